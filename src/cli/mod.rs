@@ -1,0 +1,91 @@
+//! The command line: arguments to command, one file per subcommand, and the one place where errors become
+//! an exit status.
+//!
+//! Exit status: 0 done (for `check`: all up), 1 failed (for `check`: any down), 2 bad input, with one line
+//! on standard error that names file, line and field where there are any.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod check;
+mod doctor;
+mod endpoints;
+mod migrate;
+mod run;
+mod target;
+
+/// HTTP endpoint prober: io_uring, thread per core, PostgreSQL or SQLite.
+#[derive(Debug, Parser)]
+#[command(name = "ringprobe", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Probe URLs once, now, and show the phases.
+    Check(check::Arguments),
+    /// Probe endpoints on schedule and store every sample.
+    Run(run::Arguments),
+    /// Measure this machine: a closed loop at full speed, or an open loop at a given rate.
+    Bench(bench::Arguments),
+    /// Import, export, list or generate endpoints.
+    Endpoints(endpoints::Arguments),
+    /// Serve the test origin: delays, sizes, statuses and every sort of misbehaviour.
+    Target(target::Arguments),
+    /// Bring the store's tables up to date.
+    Migrate(migrate::Arguments),
+    /// Say whether this machine can run the prober, and what to do if not.
+    Doctor(doctor::Arguments),
+}
+
+/// Why a command ended without doing what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// The user's input is wrong: exit status 2.
+    Input(String),
+    /// We, or the world, failed: exit status 1.
+    Failed(String),
+}
+
+impl Error {
+    /// Bad input; `message` is a lower-case fragment that names file, line and field.
+    pub(crate) fn input(message: impl Display) -> Self {
+        Self::Input(message.to_string())
+    }
+
+    /// A failure that is not the input's.
+    pub(crate) fn failed(message: impl Display) -> Self {
+        Self::Failed(message.to_string())
+    }
+}
+
+/// Parses the arguments of this process, runs the command, and reports.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "the one place that reports errors")]
+pub fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Endpoints(arguments) => endpoints::run(&arguments),
+        Command::Target(arguments) => target::run(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(Error::Input(message)) => {
+            eprintln!("ringprobe: {message}");
+            ExitCode::from(2)
+        }
+        Err(Error::Failed(message)) => {
+            eprintln!("ringprobe: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
