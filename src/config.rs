@@ -25,6 +25,18 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Most tags of one endpoint.
 pub const TAGS_MAX: usize = 64;
+/// Longest key and longest value of a tag.
+pub const TAG_BYTES_MAX: usize = 255;
+/// Most header fields of a request: servers commonly refuse above 100.
+pub const REQUEST_FIELDS_MAX: usize = 100;
+/// Room for what we add to a request ourselves: request line, `Host`, `User-Agent`, `Accept`, framing.
+pub const REQUEST_OVERHEAD_BYTES: usize = 1024;
+/// Longest endpoint file: a million endpoints of 200 bytes, and some. Its parsed form is ten times as large.
+pub const ENDPOINT_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Most endpoints that `endpoints generate` makes.
+pub const GENERATE_COUNT_MAX: u32 = 10_000_000;
+/// Most origins that one range such as `http://127.0.0.[1-64]:8080` may stand for.
+pub const GENERATE_ORIGINS_MAX: usize = 65_536;
 
 // --- responses ------------------------------------------------------------------------------------------
 
@@ -65,6 +77,19 @@ pub const WAIT_MAX: Micros = Micros::from_millis(10);
 pub const PARK_AFTER: Micros = Micros::from_millis(5);
 /// The longest sleep in glommio: commands are looked at this often.
 pub const PARK_MAX: Micros = Micros::from_millis(100);
+
+// --- control --------------------------------------------------------------------------------------------
+
+/// Threads that resolve names before probing starts. They wait rather than work.
+pub const RESOLVE_THREADS: usize = 16;
+/// A run whose lag is above this at p99 judges itself invalid: slots were not probed when they were due.
+pub const LAG_P99_BUDGET: Micros = Micros(2_000);
+/// How often the status block on a terminal is redrawn.
+pub const STATUS_EVERY: Micros = Micros::from_millis(500);
+/// How often a line is printed where there is no terminal.
+pub const STATUS_LINE_EVERY: Micros = Micros::from_millis(10_000);
+/// Descriptors left for everything that is not a probe's socket.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
 
 // --- samples and writer ---------------------------------------------------------------------------------
 
