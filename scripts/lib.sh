@@ -217,7 +217,7 @@ as_server_user() {
 }
 
 # Starts a cluster in $scratch on a free loopback port; sets $postgres_dsn, $postgres_port, $postgres_bin.
-# Nothing of it is worth keeping, so it never syncs.
+# Nothing of it has to outlive the machine, so it never syncs; but what was committed outlives its processes.
 postgres_start() {
     find_postgres || fail "no PostgreSQL server (initdb, pg_ctl, postgres) was found"
     local home=$scratch/postgres
@@ -232,7 +232,6 @@ postgres_start() {
 listen_addresses = '127.0.0.1'
 unix_socket_directories = '$home'
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 max_connections = 60
 max_wal_size = 4GB
