@@ -119,6 +119,18 @@ pub const DRAIN_STORE_MAX: Micros = Micros::from_millis(30_000);
 /// Partitions of `metrics` made ahead of time.
 pub const PARTITIONS_AHEAD: u32 = 2;
 
+// --- machine ----------------------------------------------------------------------------------------------
+
+/// The oldest kernel, major and minor: `DEFER_TASKRUN` came with it; multishot receive, sockets made by the
+/// ring and provided buffer rings with the two before.
+pub const KERNEL_MIN: (u32, u32) = (6, 1);
+/// Bytes that must be lockable: glommio refuses to start below.
+pub const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
+/// Open files besides the probes' sockets: rings, event descriptors, the store, logs.
+pub const NOFILE_SPARE: u64 = 1024;
+/// Ephemeral ports of an unchanged Linux (32,768 to 60,999), rounded down: fewer was somebody's decision.
+pub const LOCAL_PORTS_MIN: u32 = 28_000;
+
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(RING_COMPLETIONS >= RING_ENTRIES * 4);
 const _: () = assert!(HEAD_BYTES_MAX > RECV_BUFFER_BYTES as usize);
