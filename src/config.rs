@@ -118,6 +118,24 @@ pub const STORE_DEADLINE: Micros = Micros::from_millis(30_000);
 pub const DRAIN_STORE_MAX: Micros = Micros::from_millis(30_000);
 /// Partitions of `metrics` made ahead of time.
 pub const PARTITIONS_AHEAD: u32 = 2;
+/// How long raw samples are kept unless `--retention` says otherwise. A week answers "since when?" and "is it
+/// like this every Monday?"; at 1,500 rows/s it is 85 GB of PostgreSQL.
+pub const RETENTION_DEFAULT: Micros = Micros::from_millis(7 * 86_400_000);
+/// How often the writer looks for samples past their retention.
+pub const RETENTION_EVERY: Micros = Micros::from_millis(60_000);
+/// Rows of SQLite deleted at once: some 10 ms, so that a batch is never kept waiting for long.
+pub const RETENTION_SLICE_ROWS: u32 = 10_000;
+/// Connecting to the database takes no longer.
+pub const STORE_CONNECT_MAX: Micros = Micros::from_millis(5_000);
+/// How long SQLite waits for another process's lock before the batch goes back to the queue. Below it lies
+/// every ordinary reader; `RECONNECT_PAUSE_MIN` later we try again.
+pub const SQLITE_BUSY_MAX: Micros = Micros::from_millis(2_000);
+/// `endpoint_state` is written when an endpoint's state changes, and this often when it does not.
+pub const STATE_REFRESH: Micros = Micros::from_millis(60_000);
+/// How often the writer publishes what it has seen.
+pub const SNAPSHOT_EVERY: Micros = Micros::from_millis(1_000);
+/// Endpoints per statement when the table is brought in line with a file: some 2 MiB of parameters.
+pub const UPSERT_ROWS_MAX: usize = 5_000;
 
 // --- machine ----------------------------------------------------------------------------------------------
 
