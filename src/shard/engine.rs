@@ -148,8 +148,8 @@ pub struct Engine {
     counters: Counters,
     /// Joins the schedule's wall time and the shard's monotonic time, once and for all shards.
     anchor: Reading,
-    /// Slots after this instant are not due any more.
-    stop_at: Option<Wall>,
+    /// Slots at or after this instant are not due any more.
+    stop_at: Mono,
 }
 
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl Engine {
             limits,
             counters: Counters::default(),
             anchor,
-            stop_at: None,
+            stop_at: Mono::NEVER,
         }
     }
 
@@ -223,24 +223,23 @@ impl Engine {
         self.inflight
     }
 
-    /// Slots due at or after `at` are nobody's any more. Of several calls the earliest instant holds.
+    /// Slots due at or after `at`, which may be yet to come, are nobody's any more. Of several calls the
+    /// earliest instant holds.
     pub fn stop(&mut self, at: Mono) {
-        let at = self.anchor.wall_of(at);
-        self.stop_at = Some(self.stop_at.map_or(at, |before| before.min(at)));
-        self.ready.clear();
+        self.stop_at = self.stop_at.min(at);
     }
 
-    /// Stopped, every due slot decided, and every probe ended.
+    /// Every slot before the stop is decided, and every probe has ended.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
-        let ends = self.stop_at.is_some() || matches!(self.pace, Pace::Once);
-        ends && self.inflight == 0 && self.next_due().is_none()
+    pub fn is_drained(&self, now: Mono) -> bool {
+        let ends = self.stop_at < Mono::NEVER || matches!(self.pace, Pace::Once);
+        ends && self.inflight == 0 && self.next_due(now).is_none()
     }
 
     /// When to come back if nothing happens: the next slot or the next deadline.
     #[must_use]
-    pub fn next_wake(&self) -> Option<Mono> {
-        match (self.next_due(), self.deadlines.next()) {
+    pub fn next_wake(&self, now: Mono) -> Option<Mono> {
+        match (self.next_due(now), self.deadlines.next()) {
             (Some(due), Some(deadline)) => Some(due.min(deadline)),
             (due, deadline) => due.or(deadline),
         }
@@ -256,7 +255,7 @@ impl Engine {
             self.counters.due += 1;
             self.decide(endpoint, slot, now, wire, record);
         }
-        self.next_due().is_some_and(|due| due <= now)
+        self.next_due(now).is_some_and(|due| due <= now)
     }
 
     /// Ends what has run out of time.
@@ -327,17 +326,18 @@ impl Engine {
         }
     }
 
-    fn next_due(&self) -> Option<Mono> {
+    fn next_due(&self, now: Mono) -> Option<Mono> {
         match &self.pace {
-            Pace::ClosedLoop | Pace::Once => (!self.ready.is_empty()).then_some(Mono(0)),
+            Pace::ClosedLoop => (!self.ready.is_empty() && now < self.stop_at).then_some(now),
+            Pace::Once => (!self.ready.is_empty()).then_some(now),
             Pace::Scheduled(schedule) => {
-                let due = schedule.next_due().filter(|due| self.stop_at.is_none_or(|stop| *due < stop))?;
-                Some(self.anchor.mono_of(due))
+                Some(self.anchor.mono_of(schedule.next_due()?)).filter(|due| *due < self.stop_at)
             }
         }
     }
 
     fn pop_due(&mut self, now: Mono) -> Option<(u32, Slot)> {
+        self.next_due(now).filter(|due| *due <= now)?;
         match &mut self.pace {
             Pace::ClosedLoop | Pace::Once => {
                 let endpoint = self.ready.pop_front()?;
@@ -345,9 +345,6 @@ impl Engine {
             }
             Pace::Scheduled(schedule) => {
                 let now = self.anchor.wall_of(now);
-                if self.stop_at.is_some_and(|stop| schedule.next_due().is_none_or(|due| due >= stop)) {
-                    return None;
-                }
                 let due = schedule.pop_due(now)?;
                 let lag = Micros((now - due.scheduled_at).max(0).cast_unsigned());
                 // Its own next slot is due already: probing now would only make that one overlap.
@@ -434,7 +431,7 @@ impl Engine {
         let conn = self.conns.at(key).expect("a busy connection lives");
         let endpoint = conn.endpoint;
         let watched = &mut self.watched[endpoint as usize];
-        let wanted = watched.plan.connection == Connection::Reuse && self.stop_at.is_none();
+        let wanted = watched.plan.connection == Connection::Reuse && now < self.stop_at;
         let parting = match verdict.parting {
             Parting::Keep if !wanted => Parting::Linger,
             parting => parting,
@@ -452,7 +449,7 @@ impl Engine {
             Parting::Linger => self.deadlines.arm(key.index, self.linger, now),
             Parting::Close => self.close(key, wire),
         }
-        if matches!(self.pace, Pace::ClosedLoop) && self.stop_at.is_none() {
+        if matches!(self.pace, Pace::ClosedLoop) {
             self.ready.push_back(endpoint);
         }
         Finished { probe, verdict }

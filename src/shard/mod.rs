@@ -167,7 +167,7 @@ where
         let now = Mono::now();
         let more_due = work(&mut engine, &mut ring, &mut outlet, now);
         publish(gauges, &engine, ring.sockets().enters(), outlet.dropped, parks);
-        if engine.is_drained() {
+        if engine.is_drained(now) {
             return Ok(());
         }
         let wait = if more_due { None } else { Some(idle_time(&engine, Mono::now())) };
@@ -228,7 +228,7 @@ fn turn(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, wait: Option<
 
 /// How long nothing needs to be done, by the engine's own schedule.
 fn idle_time(engine: &Engine, now: Mono) -> Duration {
-    engine.next_wake().map_or(PARK_MAX, |at| at.since(now))
+    engine.next_wake(now).map_or(PARK_MAX, |at| at.since(now))
 }
 
 fn nanos(span: Duration) -> u64 {

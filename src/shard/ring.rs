@@ -73,15 +73,13 @@ pub struct Sockets {
     enters: u64,
 }
 
-/// What an entry was for; the low byte of `user_data`.
+/// What an entry was for; the low byte of `user_data`. Bits, so that a set of them fits a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Op {
     Connect = 1,
     Send = 2,
     Receive = 4,
-    /// Cancels, closes, wake-ups: their completions say nothing.
-    Ignored = 0,
 }
 
 #[derive(Clone, Copy)]
@@ -465,6 +463,7 @@ impl Wire for Sockets {
 /// saved.
 const NAGLE_MATTERS_BYTES: usize = 1_200;
 
+/// Cancels and closes: their completions say nothing.
 const IGNORED: u64 = 0;
 /// A wake-up's completion; a connection's `user_data` always has an operation in the low byte.
 const WAKEUP: u64 = 1 << 8;

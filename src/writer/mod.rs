@@ -126,9 +126,23 @@ impl WriterHandle {
 /// [`DRAIN_STORE_MAX`](crate::config::DRAIN_STORE_MAX) after that; what then remains counts as dropped.
 pub fn spawn(consumers: Vec<Consumer<Sample>>, options: WriterOptions) -> std::io::Result<WriterHandle> {
     let published = Arc::new(Mutex::new(Arc::new(Snapshot::default())));
+    let out = Arc::clone(&published);
     let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        drop((consumers, options));
-        Arc::new(Snapshot::default())
+        let _ = options;
+        let mut consumers = consumers;
+        let mut snap = Snapshot::default();
+        let (_tx, rx) = std::sync::mpsc::channel::<()>();
+        loop {
+            let mut open = false;
+            for c in &mut consumers {
+                open |= !c.is_abandoned();
+                while let Ok(s) = c.pop() { snap.tally.record(&s); }
+            }
+            *out.lock().unwrap() = Arc::new(snap.clone());
+            if !open { break; }
+            let _ = rx.recv_timeout(std::time::Duration::from_millis(20));
+        }
+        Arc::new(snap)
     })?;
     Ok(WriterHandle { published, thread })
 }
