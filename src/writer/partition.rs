@@ -53,8 +53,9 @@ pub(super) fn missing(existing: &[Range], rows: &[Sample], now: Wall, width: Mic
     let mut missing = Vec::new();
     for slot in slots {
         let end = Wall((slot + 1) * width_us);
-        let mut from = Wall(slot * width_us);
-        for taken in existing.iter().filter(|taken| taken.to > from && taken.from < end) {
+        let start = Wall(slot * width_us);
+        let mut from = start;
+        for taken in existing.iter().filter(|taken| taken.to > start && taken.from < end) {
             if taken.from > from {
                 missing.push(Range { from, to: taken.from });
             }

@@ -16,10 +16,10 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement, Transaction};
 use uuid::Uuid;
 
-use super::batch::Gap;
 use super::migrate::{self, Applied};
 use super::partition::{self, Range};
 use super::rows::{EndpointRow, check_names};
+use super::store::Ingest;
 use super::{PostgresUrl, StoreError, StoreUrl, Upserted, pgcopy};
 use crate::clock::{Micros, Wall};
 use crate::config::UPSERT_ROWS_MAX;
@@ -33,18 +33,6 @@ pub(super) struct Postgres {
     copy: Option<Statement>,
     /// The partitions of `metrics` that this connection has seen or made, in order.
     partitions: Vec<Range>,
-}
-
-/// One batch, as a transaction.
-#[derive(Debug)]
-pub(super) struct Ingest<'a> {
-    pub(super) writer_id: Uuid,
-    /// The batch's own number; the cursor must stand at the one before.
-    pub(super) seq: i64,
-    pub(super) rows: &'a [Sample],
-    pub(super) states: &'a [Sample],
-    pub(super) gaps: &'a [Gap],
-    pub(super) now: Wall,
 }
 
 /// Taken while migrating and while making or dropping partitions, for the transaction: "ringprob" as a number.

@@ -9,8 +9,8 @@ use std::path::Path;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::migrate::{self, Applied};
-use super::postgres::Ingest;
 use super::rows::{EndpointRow, check_names};
+use super::store::Ingest;
 use super::{StoreError, StoreUrl, Upserted, partition, pgcopy};
 use crate::clock::{Micros, Wall};
 use crate::config::{RETENTION_SLICE_ROWS, SQLITE_BUSY_MAX};
