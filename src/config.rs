@@ -25,6 +25,18 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Most tags of one endpoint.
 pub const TAGS_MAX: usize = 64;
+/// Longest key and longest value of a tag.
+pub const TAG_BYTES_MAX: usize = 255;
+/// Most header fields of a request: servers commonly refuse above 100.
+pub const REQUEST_FIELDS_MAX: usize = 100;
+/// Room for what we add to a request ourselves: request line, `Host`, `User-Agent`, `Accept`, framing.
+pub const REQUEST_OVERHEAD_BYTES: usize = 1024;
+/// Longest endpoint file: a million endpoints of 200 bytes, and some. Its parsed form is ten times as large.
+pub const ENDPOINT_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Most endpoints that `endpoints generate` makes.
+pub const GENERATE_COUNT_MAX: u32 = 10_000_000;
+/// Most origins that one range such as `http://127.0.0.[1-64]:8080` may stand for.
+pub const GENERATE_ORIGINS_MAX: usize = 65_536;
 
 // --- responses ------------------------------------------------------------------------------------------
 
@@ -66,6 +78,19 @@ pub const PARK_AFTER: Micros = Micros::from_millis(5);
 /// The longest sleep in glommio: commands are looked at this often.
 pub const PARK_MAX: Micros = Micros::from_millis(100);
 
+// --- control --------------------------------------------------------------------------------------------
+
+/// Threads that resolve names before probing starts. They wait rather than work.
+pub const RESOLVE_THREADS: usize = 16;
+/// A run whose lag is above this at p99 judges itself invalid: slots were not probed when they were due.
+pub const LAG_P99_BUDGET: Micros = Micros(2_000);
+/// How often the status block on a terminal is redrawn.
+pub const STATUS_EVERY: Micros = Micros::from_millis(500);
+/// How often a line is printed where there is no terminal.
+pub const STATUS_LINE_EVERY: Micros = Micros::from_millis(10_000);
+/// Descriptors left for everything that is not a probe's socket.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+
 // --- samples and writer ---------------------------------------------------------------------------------
 
 /// Samples a shard's ring to the writer holds (64 B each): 0.6 s at 100,000 probes/s.
@@ -93,6 +118,24 @@ pub const STORE_DEADLINE: Micros = Micros::from_millis(30_000);
 pub const DRAIN_STORE_MAX: Micros = Micros::from_millis(30_000);
 /// Partitions of `metrics` made ahead of time.
 pub const PARTITIONS_AHEAD: u32 = 2;
+/// How long raw samples are kept unless `--retention` says otherwise. A week answers "since when?" and "is it
+/// like this every Monday?"; at 1,500 rows/s it is 85 GB of PostgreSQL.
+pub const RETENTION_DEFAULT: Micros = Micros::from_millis(7 * 86_400_000);
+/// How often the writer looks for samples past their retention.
+pub const RETENTION_EVERY: Micros = Micros::from_millis(60_000);
+/// Rows of SQLite deleted at once: some 10 ms, so that a batch is never kept waiting for long.
+pub const RETENTION_SLICE_ROWS: u32 = 10_000;
+/// Connecting to the database takes no longer.
+pub const STORE_CONNECT_MAX: Micros = Micros::from_millis(5_000);
+/// How long SQLite waits for another process's lock before the batch goes back to the queue. Below it lies
+/// every ordinary reader; `RECONNECT_PAUSE_MIN` later we try again.
+pub const SQLITE_BUSY_MAX: Micros = Micros::from_millis(2_000);
+/// `endpoint_state` is written when an endpoint's state changes, and this often when it does not.
+pub const STATE_REFRESH: Micros = Micros::from_millis(60_000);
+/// How often the writer publishes what it has seen.
+pub const SNAPSHOT_EVERY: Micros = Micros::from_millis(1_000);
+/// Endpoints per statement when the table is brought in line with a file: some 2 MiB of parameters.
+pub const UPSERT_ROWS_MAX: usize = 5_000;
 
 // --- machine ----------------------------------------------------------------------------------------------
 
@@ -105,6 +148,35 @@ pub const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 pub const NOFILE_SPARE: u64 = 1024;
 /// Ephemeral ports of an unchanged Linux (32,768 to 60,999), rounded down: fewer was somebody's decision.
 pub const LOCAL_PORTS_MIN: u32 = 28_000;
+
+// --- test origin ----------------------------------------------------------------------------------------
+
+/// Pending connections per listener: a burst of fresh probes must not lose its SYNs. The kernel caps it at
+/// `net.core.somaxconn`, 4,096 by default.
+pub const ORIGIN_BACKLOG: i32 = 4096;
+/// Bytes read at once, and thus the most that waits unread behind a request that is being answered.
+pub const ORIGIN_READ_BYTES: usize = 64 * 1024;
+/// Longest request head that the origin reads.
+pub const ORIGIN_REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Readiness events taken from the kernel at once.
+pub const ORIGIN_EVENTS: usize = 256;
+/// Connections accepted before other connections get their turn.
+pub const ORIGIN_ACCEPTS_PER_TURN: usize = 64;
+/// Writes of one answer before other connections get their turn,
+pub const ORIGIN_WRITES_PER_TURN: u32 = 64;
+/// and bytes of it.
+pub const ORIGIN_WRITE_BYTES_PER_TURN: usize = 512 * 1024;
+/// Answers kept ready, one per path; further ones are made for each request.
+pub const ORIGIN_ANSWERS_MAX: usize = 4096;
+/// Memory of all answers kept ready.
+pub const ORIGIN_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest wait that a path can order: an hour.
+pub const ORIGIN_WAIT_MAX: Micros = Micros::from_millis(3_600_000);
+/// How long a connection closed with input unread may take to go. Closing it at once would send RST, which
+/// can take the answer back out of the client's hands (RFC 9112, section 9.6).
+pub const ORIGIN_LINGER: Micros = Micros::from_millis(1_000);
+/// Most addresses that one port range of `ringprobe target` may name.
+pub const ORIGIN_LISTENERS_MAX: usize = 1024;
 
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(RING_COMPLETIONS >= RING_ENTRIES * 4);

@@ -15,5 +15,7 @@ pub mod schedule;
 pub mod shard;
 pub mod writer;
 
+pub mod control;
+
 pub mod cli;
 pub mod testing;

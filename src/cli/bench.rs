@@ -1,16 +1,93 @@
-//! `ringprobe bench`.
+//! `ringprobe bench`: how fast this machine probes, and at what CPU per probe.
+//!
+//! A closed loop keeps `--connections` probes in flight at all times and shows the limit; `--rate` is an open
+//! loop that starts probes on time whatever the origin does, and shows latency that owes nothing to our waiting
+//! (a closed loop slows down with its target and so leaves out the worst: coordinated omission).
+//!
+//! Every probe is a full one, with its sample, its phases and its way to the writer.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::Error;
+use super::{Error, session};
+use crate::control::node::Workload;
+use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
+use crate::sample::EndpointId;
+use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// What to probe; connections are dealt out among several.
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<String>,
+    /// Connections, each with at most one probe in flight.
+    #[arg(long, short = 'c', default_value_t = 64, value_name = "N")]
+    connections: u32,
+    /// A new connection for each probe, instead of keeping them alive.
+    #[arg(long)]
+    fresh: bool,
+    /// Open loop: so many probes per second in all, on time.
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<f64>,
+    /// How long.
+    #[arg(long, short = 'd', default_value = "10s", value_name = "TIME")]
+    duration: String,
+    /// Probing cores.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    cores: usize,
+    /// Timeout of a probe.
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    timeout: String,
+    /// Also store every sample: sqlite:PATH or postgres://…
+    #[arg(long, value_name = "URL")]
+    store: Option<StoreUrl>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the command.
-pub(super) fn run(_arguments: &Arguments) -> Result<ExitCode, Error> {
-    Err(Error::failed("not built yet"))
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let duration = super::duration_argument("--duration", &arguments.duration)?;
+    if arguments.connections == 0 {
+        return Err(Error::input("--connections: 0 probe nothing"));
+    }
+    if let Some(rate) = arguments.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
+        return Err(Error::input(format!("--rate: {rate} is not a rate")));
+    }
+    let urls = arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
+    let endpoints = (1..).zip(urls.iter().cycle()).take(arguments.connections as usize);
+    let endpoints =
+        endpoints.map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() });
+    if let Some(store) = &arguments.store {
+        block_on(super::store::open(store, true)).map_err(Error::failed)??;
+    }
+    let summary = session::run(session::Session {
+        endpoints: endpoints.collect(),
+        workload: match arguments.rate {
+            None => Workload::ClosedLoop,
+            Some(probes_per_s) => Workload::Rate { probes_per_s },
+        },
+        cores: Some(arguments.cores),
+        writer: WriterOptions { store: arguments.store.clone(), ..WriterOptions::default() },
+        duration: Some(duration),
+    })?;
+    super::print_summary(&summary, arguments.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
+    let connection = if arguments.fresh { Connection::Fresh } else { Connection::Reuse };
+    let draft = Draft {
+        name: Some(url.to_owned()),
+        url: Some(url.to_owned()),
+        timeout: Some(arguments.timeout.clone()),
+        connection: Some(connection.name().to_owned()),
+        // A saturated origin may answer anything: what is measured is the exchange.
+        expect_status: Some(vec!["100-599".to_owned()]),
+        ..Draft::default()
+    };
+    draft.validate(&Draft::default()).map_err(|error| Error::input(format!("{url}: {error}")))
 }

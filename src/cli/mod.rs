@@ -5,9 +5,14 @@
 //! on standard error that names file, line and field where there are any.
 
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::clock::Micros;
+use crate::control::summary::Summary;
+use crate::endpoint::duration;
 
 mod bench;
 mod check;
@@ -16,7 +21,10 @@ mod endpoints;
 mod limits;
 mod migrate;
 mod run;
+mod session;
+mod store;
 mod target;
+mod terminal;
 
 /// HTTP endpoint prober: io_uring, thread per core, PostgreSQL or SQLite.
 #[derive(Debug, Parser)]
@@ -69,6 +77,7 @@ impl Error {
 #[must_use]
 #[expect(clippy::print_stderr, reason = "the one place that reports errors")]
 pub fn main() -> ExitCode {
+    terminal::start_logging();
     let result = match Arguments::parse().command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
@@ -89,4 +98,16 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A duration given on the command line, such as `30s`.
+fn duration_argument(flag: &str, text: &str) -> Result<Micros, Error> {
+    duration::parse(text).map_err(|error| Error::input(format!("{flag}: {error}")))
+}
+
+/// A run's summary on standard output, for people or for machines.
+fn print_summary(summary: &Summary, json: bool) -> Result<(), Error> {
+    let text =
+        if json { serde_json::to_string(summary).map_err(Error::failed)? } else { summary.to_string() };
+    writeln!(io::stdout(), "{text}").map_err(Error::failed)
 }

@@ -1,16 +1,102 @@
-//! `ringprobe run`.
+//! `ringprobe run`: probes endpoints on schedule and stores every sample, until told to stop.
+//!
+//! Everything is read and validated before anything is written or started, so bad input leaves no trace.
 
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::Error;
+use super::store::StoreArguments;
+use super::{Error, session};
+use crate::control::node::Workload;
+use crate::endpoint::{Endpoint, StoredEndpoint, file};
+use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// Endpoint file: brings the store's endpoints in line with it first. Without it, those of the store are
+    /// probed as they are.
+    #[arg(value_name = "FILE.toml")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Stop after this long; without it, at SIGINT or SIGTERM.
+    #[arg(long, short = 'd', env = "RINGPROBE_DURATION", value_name = "TIME")]
+    duration: Option<String>,
+    /// Probing cores; by default all CPUs of this process but one, which the writer has.
+    #[arg(long, env = "RINGPROBE_CORES", value_name = "N")]
+    cores: Option<usize>,
+    /// Do not bring the store's tables up to date.
+    #[arg(long)]
+    no_migrate: bool,
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the command.
-pub(super) fn run(_arguments: &Arguments) -> Result<ExitCode, Error> {
-    Err(Error::failed("not built yet"))
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let duration =
+        arguments.duration.as_deref().map(|text| super::duration_argument("--duration", text)).transpose()?;
+    session::placement(arguments.cores)?;
+    let store_url = arguments.store.url()?;
+    let wanted = arguments.file.as_deref().map(read).transpose()?;
+    let endpoints = block_on(load(&store_url, wanted, !arguments.no_migrate)).map_err(Error::failed)??;
+    let summary = session::run(session::Session {
+        endpoints,
+        workload: Workload::Scheduled,
+        cores: arguments.cores,
+        writer: WriterOptions { store: Some(store_url), ..WriterOptions::default() },
+        duration,
+    })?;
+    super::print_summary(&summary, arguments.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<Vec<Endpoint>, Error> {
+    let text = fs::read_to_string(path).map_err(|error| Error::input(format!("{}: {error}", path.display())))?;
+    let endpoints = file::parse(&text, &path.display().to_string()).map_err(Error::input)?;
+    if endpoints.is_empty() {
+        return Err(Error::input(format!("{}: no [[endpoint]] in it", path.display())));
+    }
+    Ok(endpoints)
+}
+
+/// Brings the store in line and reads back what to probe: with a file, its endpoints; else all of the table's.
+async fn load(
+    url: &StoreUrl,
+    wanted: Option<Vec<Endpoint>>,
+    migrate: bool,
+) -> Result<Vec<StoredEndpoint>, Error> {
+    let mut store = super::store::open(url, migrate).await?;
+    let upserted = match &wanted {
+        Some(endpoints) => Some(store.upsert_endpoints(endpoints).await.map_err(Error::failed)?),
+        None => None,
+    };
+    let names: Option<HashSet<String>> =
+        wanted.map(|endpoints| endpoints.into_iter().map(|endpoint| endpoint.name).collect());
+    let mut endpoints = store.endpoints().await.map_err(Error::input)?;
+    let in_table = endpoints.len();
+    if let Some(names) = &names {
+        endpoints.retain(|stored| names.contains(&stored.endpoint.name));
+    }
+    let others = in_table - endpoints.len();
+    endpoints.retain(|stored| stored.endpoint.enabled);
+    if let Some(upserted) = upserted {
+        log::info!(
+            "{url}: {} endpoints new, {} changed, {} as they were; {others} others in the store are left alone",
+            upserted.inserted,
+            upserted.updated,
+            upserted.unchanged,
+        );
+    }
+    if endpoints.is_empty() {
+        let hint = "import some with `ringprobe endpoints import FILE`, or name a file";
+        return Err(Error::input(format!("{url}: no enabled endpoint in the store; {hint}")));
+    }
+    Ok(endpoints)
 }

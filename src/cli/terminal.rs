@@ -1,0 +1,77 @@
+//! What a person sees while something runs: a status block that redraws itself on a terminal, lines elsewhere,
+//! and log lines that do not tear the block apart. All of it on standard error; results go to standard output.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::{Mutex, PoisonError};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// How many lines of status stand above the cursor.
+static BLOCK_LINES: Mutex<usize> = Mutex::new(0);
+
+/// Whether standard error is a terminal that status may be redrawn on.
+pub(super) fn is_interactive() -> bool {
+    stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Sends log records to standard error, from `info` up, or from `RINGPROBE_LOG` up (`error` to `trace`).
+pub(super) fn start_logging() {
+    let level = std::env::var("RINGPROBE_LOG").ok().and_then(|level| level.parse().ok());
+    // An error means that it was started before, which is as good.
+    if log::set_logger(&Logger).is_ok() {
+        log::set_max_level(level.unwrap_or(LevelFilter::Info));
+    }
+}
+
+/// Draws `block` in place of the block before.
+pub(super) fn draw(block: &str) {
+    with_block(|lines| {
+        let text = erase(*lines) + block + "\n";
+        *lines = block.lines().count();
+        text
+    });
+}
+
+/// Prints one line that stays.
+pub(super) fn line(text: &str) {
+    with_block(|lines| {
+        let text = erase(*lines) + text + "\n";
+        *lines = 0;
+        text
+    });
+}
+
+/// Takes the block away.
+pub(super) fn clear() {
+    with_block(|lines| erase(std::mem::take(lines)));
+}
+
+fn with_block(change: impl FnOnce(&mut usize) -> String) {
+    let mut lines = BLOCK_LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = change(&mut lines);
+    // Nobody is left to tell when standard error is gone.
+    let _ = stderr().lock().write_all(text.as_bytes());
+}
+
+/// To the start of the block, and everything below it away (ECMA-48: CPL, ED).
+fn erase(lines: usize) -> String {
+    if lines == 0 { String::new() } else { format!("\x1b[{lines}F\x1b[J") }
+}
+
+struct Logger;
+
+impl Log for Logger {
+    /// Ours, and whatever is wrong elsewhere: glommio tells of every executor it starts.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("ringprobe") || metadata.level() <= Level::Error
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = record.level().as_str().to_ascii_lowercase();
+            line(&format!("ringprobe: {level}: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}

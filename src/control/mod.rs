@@ -1,0 +1,8 @@
+//! Everything that is neither probing nor storing: starting and stopping a node, and judging its run.
+//!
+//! Runs on threads of its own that are pinned nowhere. Out of scope, so far: the endpoint feed, the admin page,
+//! the fleet lease.
+
+pub mod node;
+pub mod resolve;
+pub mod summary;

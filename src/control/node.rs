@@ -1,0 +1,293 @@
+//! A node: the shards and the writer of one process, from start to drained.
+//!
+//! In scope: who gets which endpoints and which core, the order of starting and stopping.
+//! Out of scope: what to show and when to stop (`cli`), what the numbers mean ([`super::summary`]).
+//!
+//! Order of stopping: shards decide their last slot, finish or time out what is in flight, and drop their
+//! rings; the writer sees that, stores what is left, and ends. Nothing is told to hurry, so nothing is lost.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+
+use super::resolve::Addresses;
+use crate::clock::{Micros, Mono, Reading, process_cpu_us};
+use crate::config;
+use crate::endpoint::{StoredEndpoint, shard_of};
+use crate::probe::Plan;
+use crate::sample::{EndpointId, Sample};
+use crate::schedule::Schedule;
+use crate::shard::engine::{Limits, Pace};
+use crate::shard::placement::Placement;
+use crate::shard::{Assignment, Gauges, Shard};
+use crate::writer::{Snapshot, WriterHandle, WriterOptions};
+
+/// What a node probes, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Workload {
+    /// Each endpoint at its own slots.
+    Scheduled,
+    /// Each endpoint again as soon as it is done.
+    ClosedLoop,
+    /// Each endpoint once, at once.
+    Once,
+    /// Every endpoint in turn, so many probes per second in all, whether or not the last is done.
+    Rate {
+        /// Probes per second of the node.
+        probes_per_s: f64,
+    },
+}
+
+/// What a node is told.
+#[derive(Debug)]
+pub struct NodeOptions {
+    /// Which cores.
+    pub placement: Placement,
+    /// When probes start.
+    pub workload: Workload,
+    /// Sockets that this process may have open.
+    pub descriptors_max: u64,
+    /// Where samples go.
+    pub writer: WriterOptions,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    shards: Vec<Shard>,
+    writer: WriterHandle,
+    cpu_before_us: u64,
+    begun: Mono,
+    ended: Option<Mono>,
+}
+
+/// The shards' numbers, summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Slots that fell due.
+    pub due: u64,
+    /// Slots probed to the end.
+    pub sampled: u64,
+    /// Slots missed.
+    pub missed: u64,
+    /// Samples lost between shard and writer.
+    pub dropped: u64,
+    /// Connections opened.
+    pub opened: u64,
+    /// Probes in flight.
+    pub inflight: u64,
+    /// Enters of the rings.
+    pub enters: u64,
+}
+
+/// Everything that is known of a node at a moment.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// From the shards.
+    pub totals: Totals,
+    /// From the writer.
+    pub writer: Arc<Snapshot>,
+    /// CPU the process has used since probing began, µs, all threads.
+    pub cpu_us: u64,
+    /// Since probing began, to now or to the end, ns.
+    pub elapsed_ns: u64,
+}
+
+impl Node {
+    /// Starts the writer and the shards, and waits until every shard has its endpoints.
+    ///
+    /// # Errors
+    /// If a thread, an executor or a ring cannot be made.
+    pub fn start(endpoints: Vec<StoredEndpoint>, options: NodeOptions) -> io::Result<Self> {
+        let NodeOptions { placement, workload, descriptors_max, mut writer } = options;
+        let anchor = Reading::now();
+        let addresses = Arc::new(Addresses::of(&endpoints));
+        let limits = limits(placement.shards.len(), descriptors_max);
+        let parts = partition(endpoints, placement.shards.len(), workload);
+        let (producers, consumers): (Vec<_>, Vec<_>) =
+            parts.iter().map(|_| rtrb::RingBuffer::new(config::SAMPLE_RING_CAPACITY)).unzip();
+        writer.cpu = placement.writer;
+        let writer = crate::writer::spawn(consumers, writer)?;
+        let (ready, all_ready) = mpsc::channel();
+        let mut shards = Vec::with_capacity(parts.len());
+        for (((shard, cpu), part), samples) in (0..).zip(placement.shards).zip(parts).zip(producers) {
+            let (addresses, ready) = (Arc::clone(&addresses), ready.clone());
+            let load = move || {
+                let loaded = part.load(&addresses, anchor);
+                // Nobody listens any more if another shard failed to start.
+                let _ = ready.send(());
+                loaded
+            };
+            shards.push(Shard::start(Assignment { shard, cpu, load, limits, anchor, samples })?);
+        }
+        drop(ready);
+        for _ in &shards {
+            if all_ready.recv().is_err() {
+                return Err(first_error(shards));
+            }
+        }
+        Ok(Self { shards, writer, cpu_before_us: process_cpu_us(), begun: Mono::now(), ended: None })
+    }
+
+    /// When probing began.
+    #[must_use]
+    pub const fn begun(&self) -> Mono {
+        self.begun
+    }
+
+    /// Slots at or after `at` are not probed.
+    pub fn stop(&mut self, at: Mono) {
+        let at = self.ended.map_or(at, |before| before.min(at));
+        self.ended = Some(at);
+        self.shards.iter().for_each(|shard| shard.stop(at));
+    }
+
+    /// Whether every shard has decided and probed what it had to; the writer may still be storing.
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        self.shards.iter().all(Shard::has_ended)
+    }
+
+    /// Whether a shard has ended although nobody stopped it.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.ended.is_none() && self.shards.iter().any(Shard::has_ended)
+    }
+
+    /// Whether the writer has stored what it could.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.has_drained() && self.writer.is_finished()
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let until = self.ended.map_or_else(Mono::now, |ended| ended.min(Mono::now()));
+        Progress {
+            totals: Totals::of(self.shards.iter().map(Shard::gauges)),
+            writer: self.writer.snapshot(),
+            cpu_us: process_cpu_us().saturating_sub(self.cpu_before_us),
+            elapsed_ns: until.nanos_since(self.begun),
+        }
+    }
+
+    /// Waits for the shards, then for the writer, and says how it all ended.
+    ///
+    /// # Errors
+    /// If a shard's ring failed.
+    pub fn join(self) -> io::Result<Progress> {
+        let before = self.progress();
+        let gauges: Vec<_> = self.shards.iter().map(|shard| Arc::clone(shard.gauges())).collect();
+        for shard in self.shards {
+            shard.join()?;
+        }
+        let writer = self.writer.join();
+        let cpu_us = process_cpu_us().saturating_sub(self.cpu_before_us);
+        let elapsed_ns = self.ended.map_or(before.elapsed_ns, |ended| ended.nanos_since(self.begun));
+        Ok(Progress { totals: Totals::of(gauges.iter()), writer, cpu_us, elapsed_ns })
+    }
+}
+
+impl Totals {
+    fn of<'a>(gauges: impl Iterator<Item = &'a Arc<Gauges>>) -> Self {
+        gauges.fold(Self::default(), |sum, gauges| {
+            let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
+            Self {
+                due: sum.due + read(&gauges.due),
+                sampled: sum.sampled + read(&gauges.sampled),
+                missed: sum.missed + read(&gauges.missed),
+                dropped: sum.dropped + read(&gauges.dropped),
+                opened: sum.opened + read(&gauges.opened),
+                inflight: sum.inflight + read(&gauges.inflight),
+                enters: sum.enters + read(&gauges.enters),
+            }
+        })
+    }
+}
+
+/// Probes every endpoint once, on `cpu`, and waits for the samples: `check`.
+///
+/// # Errors
+/// If the shard cannot be started, or its ring fails.
+pub fn collect_once(endpoints: Vec<StoredEndpoint>, cpu: usize, descriptors_max: u64) -> io::Result<Vec<Sample>> {
+    let anchor = Reading::now();
+    let addresses = Addresses::of(&endpoints);
+    let (samples, mut collected) = rtrb::RingBuffer::new(endpoints.len().max(1));
+    let part = Part { endpoints, workload: Workload::Once, offset: Micros(0) };
+    let load = move || part.load(&addresses, anchor);
+    let limits = limits(1, descriptors_max);
+    Shard::start(Assignment { shard: 0, cpu, load, limits, anchor, samples })?.join()?;
+    Ok(std::iter::from_fn(|| collected.pop().ok()).collect())
+}
+
+/// One shard's endpoints, on their way to its thread.
+struct Part {
+    endpoints: Vec<StoredEndpoint>,
+    workload: Workload,
+    /// What a rate's first slot waits for, so that shards take turns.
+    offset: Micros,
+}
+
+impl Part {
+    /// Makes plans and pace, on the shard's thread: plans are not shared. The endpoints are freed here.
+    fn load(self, addresses: &Addresses, anchor: Reading) -> (Vec<(EndpointId, Plan)>, Pace) {
+        let mut resolver = addresses;
+        let slots: Vec<_> = (0..).zip(&self.endpoints).map(|(n, e)| (n, e.id, e.endpoint.interval)).collect();
+        let count = self.endpoints.len();
+        let plan = |stored: StoredEndpoint| (stored.id, Plan::new(&stored.endpoint, &mut resolver));
+        let plans = self.endpoints.into_iter().map(plan).collect();
+        let start = anchor.wall_of(Mono::now());
+        let pace = match self.workload {
+            Workload::Scheduled => Pace::Scheduled(Schedule::new(slots.into_iter(), start)),
+            Workload::ClosedLoop => Pace::ClosedLoop,
+            Workload::Once => Pace::Once,
+            Workload::Rate { probes_per_s } => {
+                Pace::Scheduled(Schedule::evenly(count, probes_per_s, start + self.offset))
+            }
+        };
+        (plans, pace)
+    }
+}
+
+/// Who probes what. Scheduled endpoints stay where their id puts them, whatever else is in the table; those of
+/// a benchmark are dealt out.
+fn partition(endpoints: Vec<StoredEndpoint>, shards: usize, workload: Workload) -> Vec<Part> {
+    let total = endpoints.len();
+    let mut parts: Vec<Vec<StoredEndpoint>> = (0..shards).map(|_| Vec::new()).collect();
+    for (index, endpoint) in endpoints.into_iter().enumerate() {
+        let shard = match workload {
+            Workload::Scheduled => shard_of(endpoint.id, shards),
+            Workload::ClosedLoop | Workload::Once | Workload::Rate { .. } => index % shards,
+        };
+        parts[shard].push(endpoint);
+    }
+    let part = |(shard, endpoints): (usize, Vec<StoredEndpoint>)| match workload {
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss,
+            reason = "a rate is a measure, not a count")]
+        Workload::Rate { probes_per_s } => Part {
+            workload: Workload::Rate { probes_per_s: probes_per_s * endpoints.len() as f64 / total as f64 },
+            offset: Micros((shard as f64 * 1e6 / probes_per_s) as u64),
+            endpoints,
+        },
+        workload => Part { endpoints, workload, offset: Micros(0) },
+    };
+    parts.into_iter().enumerate().map(part).collect()
+}
+
+/// Each shard's share of the sockets this process may have.
+fn limits(shards: usize, descriptors_max: u64) -> Limits {
+    let share = descriptors_max.saturating_sub(config::DESCRIPTORS_RESERVED) / shards.max(1) as u64;
+    Limits {
+        inflight_max: config::INFLIGHT_MAX,
+        connections_max: u32::try_from(share).unwrap_or(u32::MAX).min(1 << 24),
+        drain_max: config::DRAIN_PER_TURN_MAX,
+    }
+}
+
+/// Why a shard ended before it began.
+fn first_error(shards: Vec<Shard>) -> io::Error {
+    shards.iter().for_each(|shard| shard.stop(Mono(0)));
+    let results = shards.into_iter().map(Shard::join);
+    results.filter_map(Result::err).next().unwrap_or_else(|| io::Error::other("a shard ended at once"))
+}

@@ -1,0 +1,763 @@
+//! The shard's io_uring: sockets in, [`Event`]s out. The crate's unsafe code lives here, and only here.
+//!
+//! One ring per shard, set up for one thread that batches: `SINGLE_ISSUER | DEFER_TASKRUN` (completions run
+//! only inside our own `io_uring_enter`), a provided buffer ring, and one enter per turn. A connection costs
+//!
+//! ```text
+//! fresh:   CONNECT ─link─► SEND ─link─► RECVMSG(multishot)      three entries, one submission
+//! reused:                  SEND                                  the receive is armed already
+//! close:   (ASYNC_CANCEL if something is in flight) CLOSE
+//! ```
+//!
+//! The receive is a multishot `RECVMSG` and not a `RECV` because only a message carries control data: with
+//! `SO_TIMESTAMPING` the kernel tells when it had the bytes (`Documentation/networking/timestamping.rst`).
+//! Each buffer then holds `io_uring_recvmsg_out | control data | payload`.
+//!
+//! In scope: the life of file descriptors and of everything the kernel has a pointer to.
+//! Out of scope: what to connect to and what the bytes mean ([`super::engine`]).
+//!
+//! Safety, the argument in one place. The kernel holds pointers to:
+//! - *socket addresses* and the *timespec* and *message header*: read while the entry is being submitted, and
+//!   not after (`io_connect_prep`, `io_timeout_prep`, `io_recvmsg_prep`). They live in boxes that are as old as
+//!   the ring and are reused only after a submission.
+//! - *requests*: read until the SEND completes. [`Socket::request`] keeps them, and is let go only on the
+//!   SEND's completion, or with the ring.
+//! - *receive buffers*: written at any time while the kernel owns them. We read one only between the
+//!   completion that names it and giving it back.
+//!
+//! When a ring is dropped the kernel ends what is in flight a little later than `close(2)` returns. So nothing
+//! it may still touch is ever freed: receive buffers live as long as the process, and the request of an
+//! unfinished SEND is leaked. A process makes as many rings as it has shards, once.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use glommio::io::BufferedFile;
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, TimeoutFlags, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+
+use super::engine::{Close, ConnId, Event, NoSocket, Wire};
+use crate::clock::{Mono, Reading};
+use crate::config;
+use crate::probe::Broken;
+
+/// One shard's ring. Belongs to the thread that made it: the kernel refuses any other.
+pub struct Ring {
+    sockets: Sockets,
+    buffers: Buffers,
+    /// The completions of the turn, copied out so that handling them may submit.
+    batch: Vec<Completion>,
+}
+
+/// The sockets of a shard, and the submission side of its ring.
+pub struct Sockets {
+    uring: IoUring,
+    sockets: Vec<Socket>,
+    /// Copies of addresses of CONNECT entries not submitted yet.
+    addresses: Box<[Address]>,
+    addresses_used: usize,
+    message: Box<libc::msghdr>,
+    timespec: Box<Timespec>,
+    /// The instant for which a wake-up is armed.
+    wakeup_at: Option<Mono>,
+    wakeup: OwnedFd,
+    /// Enters so far: a cost that is counted, not guessed.
+    enters: u64,
+}
+
+/// What an entry was for; the low byte of `user_data`. Bits, so that a set of them fits a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Op {
+    Connect = 1,
+    Send = 2,
+    Receive = 4,
+}
+
+#[derive(Clone, Copy)]
+struct Completion {
+    user_data: u64,
+    result: i32,
+    flags: u32,
+}
+
+/// The ring's side of a connection. Same index as the engine's.
+#[derive(Default)]
+struct Socket {
+    fd: Option<OwnedFd>,
+    generation: u32,
+    /// Bits of [`Op`] whose completion is owed.
+    owed: u8,
+    closing: bool,
+    /// The request being sent: the kernel reads it until SEND completes.
+    request: Option<Rc<[u8]>>,
+}
+
+const BUFFER_GROUP: u16 = 0;
+
+impl Ring {
+    /// Sets up ring, buffers and wake-up.
+    ///
+    /// Errors: those of `io_uring_setup(2)`; `EPERM` and `ENOSYS` mean that io_uring is forbidden here, which
+    /// `ringprobe doctor` explains.
+    pub fn new() -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(config::RING_COMPLETIONS)
+            .build(config::RING_ENTRIES)?;
+        let wakeup = eventfd(0, EventfdFlags::CLOEXEC)?;
+        uring.submitter().register_eventfd(wakeup.as_raw_fd())?;
+        let buffers = Buffers::register(&uring)?;
+        // SAFETY: all-zero is a valid msghdr: no name, no vectors, no control data.
+        let mut message: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        message.msg_controllen = CONTROL_BYTES as _;
+        let mut ring = Self {
+            sockets: Sockets {
+                uring,
+                sockets: Vec::new(),
+                addresses: vec![Address::ZERO; config::RING_ENTRIES as usize].into_boxed_slice(),
+                addresses_used: 0,
+                message,
+                timespec: Box::new(Timespec::new()),
+                wakeup_at: None,
+                wakeup,
+                enters: 0,
+            },
+            buffers,
+            batch: Vec::with_capacity(config::RING_COMPLETIONS as usize),
+        };
+        ring.sockets.watch_wakeup(false);
+        Ok(ring)
+    }
+
+    /// Submits what was asked for, waits up to `wait` for something to happen (`None`: does not wait), and
+    /// hands out what has. One `io_uring_enter`.
+    ///
+    /// `on` may ask for more through the [`Sockets`] it is given; that is submitted in the next turn.
+    pub fn turn(
+        &mut self,
+        wait: Option<Duration>,
+        mut on: impl FnMut(&mut Sockets, ConnId, Event<'_>, &Reading),
+    ) -> io::Result<()> {
+        self.sockets.enter(wait)?;
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.extend(self.sockets.uring.completion().map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
+        let reading = Reading::now();
+        for completion in batch.drain(..) {
+            self.complete(&completion, &reading, &mut on);
+        }
+        self.batch = batch;
+        self.buffers.publish();
+        Ok(())
+    }
+
+    /// The sockets, to ask for things between turns.
+    pub const fn sockets(&mut self) -> &mut Sockets {
+        &mut self.sockets
+    }
+
+    fn complete(
+        &mut self,
+        completion: &Completion,
+        reading: &Reading,
+        on: &mut impl FnMut(&mut Sockets, ConnId, Event<'_>, &Reading),
+    ) {
+        let buffer = cqueue::buffer_select(completion.flags);
+        let message = buffer.map(|id| Message::parse(self.buffers.bytes(id, completion.result)));
+        if completion.user_data == WAKEUP {
+            self.sockets.wakeup_at = None;
+        } else if let Some((conn, op)) = unpack(completion.user_data)
+            && let Some(event) = self.sockets.settle(conn, op, completion, message, reading)
+        {
+            on(&mut self.sockets, conn, event, reading);
+        }
+        if let Some(id) = buffer {
+            self.buffers.give_back(id);
+        }
+    }
+}
+
+impl Sockets {
+    /// How often the kernel was entered.
+    #[must_use]
+    pub const fn enters(&self) -> u64 {
+        self.enters
+    }
+
+    /// The file to read eight bytes from in order to sleep until the ring has something.
+    ///
+    /// # Errors
+    /// `dup(2)`'s.
+    pub fn wakeup_file(&self) -> io::Result<BufferedFile> {
+        let copy = self.wakeup.try_clone()?;
+        // SAFETY: the descriptor is an eventfd of its own, whose ownership passes to the file.
+        Ok(unsafe { BufferedFile::from_raw_fd(copy.into_raw_fd()) })
+    }
+
+    /// Whether completions signal the wake-up file. Off while the shard waits in the ring itself: a signal
+    /// per completion is not free.
+    pub fn watch_wakeup(&mut self, on: bool) {
+        let completions = self.uring.completion();
+        if on {
+            completions.enable_eventfd();
+        } else {
+            completions.disable_eventfd();
+        }
+    }
+
+    /// Makes sure that the ring has something at `at`, for a shard that sleeps elsewhere.
+    pub fn wake_at(&mut self, at: Mono) {
+        if self.wakeup_at.is_some_and(|armed| armed <= at) {
+            return;
+        }
+        self.wakeup_at = Some(at);
+        *self.timespec = Timespec::new().sec(at.0 / 1_000_000_000).nsec(subsec_nanos(at.0));
+        let timeout = opcode::Timeout::new(&raw const *self.timespec)
+            .flags(TimeoutFlags::ABS)
+            .build()
+            .user_data(WAKEUP);
+        self.push(&[timeout]);
+    }
+
+    /// Whether completions are waiting to be looked at.
+    pub fn has_completions(&mut self) -> bool {
+        !self.uring.completion().is_empty()
+    }
+
+    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.enters += 1;
+        self.addresses_used = 0;
+        let result = match wait {
+            None => self.uring.submit_and_wait(0),
+            Some(wait) => {
+                let timespec = Timespec::from(wait);
+                let arguments = SubmitArgs::new().timespec(&timespec);
+                self.uring.submitter().submit_with_args(1, &arguments)
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            // Out of time, interrupted, or completions must be taken before more can be submitted.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Queues entries that belong together. Links do not reach across submissions, hence the room first.
+    fn push(&mut self, entries: &[squeue::Entry]) {
+        if self.room() < entries.len() {
+            self.flush();
+        }
+        // SAFETY: see the module's argument: every pointer in `entries` is to a box as old as the ring, to a
+        // request kept in its `Socket` until the completion, or to nothing.
+        unsafe { self.uring.submission().push_multiple(entries) }.expect("room was made");
+    }
+
+    fn room(&mut self) -> usize {
+        let queue = self.uring.submission();
+        queue.capacity() - queue.len()
+    }
+
+    /// Submits without waiting, until the queue is empty. The kernel takes entries unless its completion
+    /// side is overflowing, so a bounded number of tries is plenty.
+    fn flush(&mut self) {
+        for _ in 0..1_000 {
+            self.enters += 1;
+            let _ = self.uring.submit();
+            if self.uring.submission().is_empty() {
+                break;
+            }
+        }
+        self.addresses_used = 0;
+        assert!(self.uring.submission().is_empty(), "the kernel takes submissions");
+    }
+
+    fn socket(&mut self, conn: ConnId) -> Option<&mut Socket> {
+        let socket = self.sockets.get_mut(conn.index as usize)?;
+        (socket.generation == conn.generation && socket.fd.is_some()).then_some(socket)
+    }
+
+    /// The books of one completion, and what the engine should hear of it.
+    fn settle<'a>(
+        &mut self,
+        conn: ConnId,
+        op: Op,
+        completion: &Completion,
+        message: Option<Message<'a>>,
+        reading: &Reading,
+    ) -> Option<Event<'a>> {
+        let socket = self.socket(conn)?;
+        let more = cqueue::more(completion.flags);
+        if !more {
+            socket.owed &= !(op as u8);
+        }
+        let mut asked_bytes = 0;
+        if op == Op::Send {
+            asked_bytes = socket.request.take().map_or(0, |request| request.len() as u64);
+        }
+        if socket.closing {
+            return (socket.owed == 0).then(|| {
+                self.release(conn);
+                Event::Released
+            });
+        }
+        match (op, completion.result) {
+            (Op::Connect, 0) => Some(Event::Connected),
+            // With MSG_WAITALL the kernel sends all of it or fails; less than all is a failure half-way.
+            (Op::Send, 0..) if u64::from(completion.result.unsigned_abs()) == asked_bytes => {
+                Some(Event::Sent(asked_bytes))
+            }
+            (Op::Send, 0..) => Some(Event::Broken(Broken::SendFailed)),
+            (Op::Receive, 0..) => match message {
+                Some(Message { payload: bytes @ [_, ..], stamp_ns }) => {
+                    if !more {
+                        self.push_receive(conn);
+                    }
+                    let arrived = stamp_ns.map(|ns| reading.mono_of_real_ns(ns));
+                    Some(Event::Received { bytes, arrived })
+                }
+                Some(Message { payload: [], .. }) | None => Some(Event::Broken(Broken::Closed)),
+            },
+            // The rest of a chain whose head has failed, and has been reported.
+            (_, failed) if failed == -libc::ECANCELED => None,
+            // All buffers were in use; they are given back by the end of the turn.
+            (Op::Receive, failed) if failed == -libc::ENOBUFS => {
+                self.push_receive(conn);
+                None
+            }
+            (op, failed) => Some(Event::Broken(broken(op, Errno::from_raw_os_error(-failed)))),
+        }
+    }
+
+    fn push_send(&mut self, conn: ConnId, request: (*const u8, u32)) {
+        self.push(&[send_entry(self.raw_fd(conn), request).user_data(pack(conn, Op::Send))]);
+        self.owe(conn, Op::Send as u8);
+    }
+
+    fn push_receive(&mut self, conn: ConnId) {
+        let entry = self.receive_entry(self.raw_fd(conn)).user_data(pack(conn, Op::Receive));
+        self.push(&[entry]);
+        self.owe(conn, Op::Receive as u8);
+    }
+
+    fn receive_entry(&self, fd: Fd) -> squeue::Entry {
+        // There is nothing yet, so the kernel need not try before it waits.
+        let poll_first = RECVSEND_POLL_FIRST;
+        opcode::RecvMsgMulti::new(fd, &raw const *self.message, BUFFER_GROUP).ioprio(poll_first).build()
+    }
+
+    fn raw_fd(&self, conn: ConnId) -> Fd {
+        Fd(self.sockets[conn.index as usize].fd.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+    }
+
+    fn owe(&mut self, conn: ConnId, ops: u8) {
+        let socket = &mut self.sockets[conn.index as usize];
+        debug_assert_eq!(socket.owed & ops, 0, "one of each kind at a time");
+        socket.owed |= ops;
+    }
+
+    /// Closes the descriptor, when no completion is owed any more.
+    fn release(&mut self, conn: ConnId) {
+        let socket = &mut self.sockets[conn.index as usize];
+        debug_assert_eq!(socket.owed, 0, "nothing is in flight");
+        socket.request = None;
+        socket.closing = false;
+        let fd = socket.fd.take().map(IntoRawFd::into_raw_fd).expect("released once");
+        // The number is free again only when the entry is executed; a socket made before that has another.
+        let close = opcode::Close::new(Fd(fd)).build().flags(squeue::Flags::SKIP_SUCCESS).user_data(IGNORED);
+        self.push(&[close]);
+    }
+
+    fn new_socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        // Not O_NONBLOCK: the ring would take that as "do not wait" and answer EAGAIN.
+        let fd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        ask_for_receive_timestamps(&fd);
+        Ok(fd)
+    }
+}
+
+impl Wire for Sockets {
+    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Rc<[u8]>) -> Result<(), NoSocket> {
+        let fd = Self::new_socket(address).map_err(|_errno| NoSocket)?;
+        if request.len() > NAGLE_MATTERS_BYTES {
+            // An error would cost 40 ms at worst, never correctness.
+            let _ = sockopt::set_tcp_nodelay(&fd, true);
+        }
+        let raw = Fd(fd.as_raw_fd());
+        let index = conn.index as usize;
+        if index >= self.sockets.len() {
+            self.sockets.resize_with(index + 1, Socket::default);
+        }
+        debug_assert!(self.sockets[index].fd.is_none() && self.sockets[index].owed == 0, "the slot is free");
+        self.sockets[index] = Socket {
+            fd: Some(fd),
+            generation: conn.generation,
+            owed: Op::Connect as u8 | Op::Send as u8 | Op::Receive as u8,
+            closing: false,
+            request: Some(Rc::clone(request)),
+        };
+        if self.room() < 3 || self.addresses_used == self.addresses.len() {
+            self.flush();
+        }
+        let slot = &mut self.addresses[self.addresses_used];
+        self.addresses_used += 1;
+        *slot = Address::from(address);
+        let (pointer, length) = slot.as_raw(&address);
+        let link = squeue::Flags::IO_LINK;
+        let whole = (request.as_ptr(), u32::try_from(request.len()).expect("bounded by REQUEST_BYTES_MAX"));
+        let connect = opcode::Connect::new(raw, pointer, length).build();
+        let chain = [
+            connect.flags(link).user_data(pack(conn, Op::Connect)),
+            send_entry(raw, whole).flags(link).user_data(pack(conn, Op::Send)),
+            self.receive_entry(raw).user_data(pack(conn, Op::Receive)),
+        ];
+        self.push(&chain);
+        Ok(())
+    }
+
+    fn send(&mut self, conn: ConnId, request: &Rc<[u8]>) {
+        let socket = self.socket(conn).expect("the engine sends on what lives");
+        socket.request = Some(Rc::clone(request));
+        let whole = (request.as_ptr(), u32::try_from(request.len()).expect("bounded by REQUEST_BYTES_MAX"));
+        self.push_send(conn, whole);
+    }
+
+    fn close(&mut self, conn: ConnId) -> Close {
+        let socket = self.socket(conn).expect("the engine closes what lives");
+        if socket.owed == 0 {
+            self.release(conn);
+            return Close::Done;
+        }
+        socket.closing = true;
+        let owed = socket.owed;
+        for op in [Op::Connect, Op::Send, Op::Receive] {
+            if owed & op as u8 != 0 {
+                let cancel = opcode::AsyncCancel::new(pack(conn, op)).build().user_data(IGNORED);
+                self.push(&[cancel]);
+            }
+        }
+        Close::Pending
+    }
+}
+
+/// Above one segment of a common path, Nagle's algorithm may hold the last one back until an
+/// acknowledgement that the origin delays by up to 40 ms. Below it, it never applies, and a system call is
+/// saved.
+const NAGLE_MATTERS_BYTES: usize = 1_200;
+
+/// Cancels and closes: their completions say nothing.
+const IGNORED: u64 = 0;
+/// A wake-up's completion; a connection's `user_data` always has an operation in the low byte.
+const WAKEUP: u64 = 1 << 8;
+
+/// `index << 32 | generation << 8 | op`.
+const fn pack(conn: ConnId, op: Op) -> u64 {
+    (conn.index as u64) << 32 | (conn.generation as u64) << 8 | op as u64
+}
+
+fn unpack(user_data: u64) -> Option<(ConnId, Op)> {
+    let [low, ..] = user_data.to_le_bytes();
+    let op = match low {
+        1 => Op::Connect,
+        2 => Op::Send,
+        4 => Op::Receive,
+        _ => return None,
+    };
+    let index = u32::try_from(user_data >> 32).expect("32 bits are left");
+    let generation = u32::try_from(user_data >> 8 & 0x00ff_ffff).expect("24 bits are left");
+    Some((ConnId { index, generation }, op))
+}
+
+fn send_entry(fd: Fd, (pointer, length): (*const u8, u32)) -> squeue::Entry {
+    // MSG_NOSIGNAL: a broken pipe is an outcome, not a signal. MSG_WAITALL: the kernel goes on after a short
+    // write, and a link to the next entry holds.
+    opcode::Send::new(fd, pointer, length).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build()
+}
+
+fn broken(op: Op, errno: Errno) -> Broken {
+    match (op, errno) {
+        (_, Errno::CONNREFUSED) => Broken::Refused,
+        (_, Errno::TIMEDOUT) => Broken::TimedOut,
+        (_, Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN) => Broken::Unreachable,
+        (_, Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED) => Broken::Reset,
+        (Op::Send, _) => Broken::SendFailed,
+        _ => Broken::Other,
+    }
+}
+
+/// Asks for the time at which the kernel's stack had each segment (`SOF_TIMESTAMPING_RX_SOFTWARE`). Refusal is
+/// no error: the probe's samples are then flagged `user_time`.
+fn ask_for_receive_timestamps(socket: &OwnedFd) {
+    let flags: libc::c_uint = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+    // SAFETY: the value is a local of the size that is passed, read before the call returns.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPING,
+            (&raw const flags).cast(),
+            size_of_u32(),
+        );
+    }
+}
+
+const fn size_of_u32() -> libc::socklen_t {
+    4
+}
+
+/// `IORING_RECVSEND_POLL_FIRST`, which the crate does not name.
+const RECVSEND_POLL_FIRST: u16 = 1;
+
+/// A socket address as the kernel wants it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Address {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+impl Address {
+    const ZERO: Self = Self {
+        v6: libc::sockaddr_in6 {
+            sin6_family: 0,
+            sin6_port: 0,
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+            sin6_scope_id: 0,
+        },
+    };
+
+    const fn as_raw(&self, address: &SocketAddr) -> (*const libc::sockaddr, libc::socklen_t) {
+        let length = match address {
+            SocketAddr::V4(_) => size_of::<libc::sockaddr_in>(),
+            SocketAddr::V6(_) => size_of::<libc::sockaddr_in6>(),
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "16 or 28")]
+        ((&raw const *self).cast(), length as libc::socklen_t)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "address families are small")]
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => Self {
+                v4: libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: address.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+                    sin_zero: [0; 8],
+                },
+            },
+            SocketAddr::V6(address) => Self {
+                v6: libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: address.port().to_be(),
+                    sin6_flowinfo: address.flowinfo(),
+                    sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                    sin6_scope_id: address.scope_id(),
+                },
+            },
+        }
+    }
+}
+
+/// What a receive buffer holds after a multishot RECVMSG without a name:
+///
+/// ```text
+/// 0        16                       80
+/// | header | control: a timestamp   | payload …
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Message<'a> {
+    payload: &'a [u8],
+    /// Nanoseconds on `CLOCK_REALTIME`.
+    stamp_ns: Option<u64>,
+}
+
+/// `io_uring_recvmsg_out`: namelen, controllen, payloadlen, flags.
+const HEADER_BYTES: usize = 16;
+/// A control header of 16 bytes and three timespecs (`scm_timestamping`), of which the first is the software
+/// stamp.
+const CONTROL_BYTES: usize = 64;
+
+const _: () = assert!(size_of::<libc::cmsghdr>() + 3 * size_of::<libc::timespec>() == CONTROL_BYTES);
+const _: () = assert!(cfg!(target_endian = "little"), "kernel structs are read as little-endian");
+
+impl<'a> Message<'a> {
+    /// Takes the buffer apart. One that is too short for its own header is an empty message: the end.
+    fn parse(buffer: &'a [u8]) -> Self {
+        let Some((header, rest)) = buffer.split_at_checked(HEADER_BYTES) else { return Self::EMPTY };
+        let Some((control, payload)) = rest.split_at_checked(CONTROL_BYTES) else { return Self::EMPTY };
+        let control_bytes = word(header, 4) as usize;
+        let stamp_ns = control.get(..control_bytes).and_then(software_stamp_ns);
+        Self { payload, stamp_ns }
+    }
+
+    const EMPTY: Self = Self { payload: &[], stamp_ns: None };
+}
+
+/// The stamp in the control data, if that is what it is.
+fn software_stamp_ns(control: &[u8]) -> Option<u64> {
+    let level_and_type = (word(control.get(8..16)?, 0), word(control.get(8..16)?, 4));
+    let wanted = (libc::SOL_SOCKET.cast_unsigned(), libc::SCM_TIMESTAMPING.cast_unsigned());
+    let seconds = long(control.get(16..24)?);
+    let nanos = long(control.get(24..32)?);
+    (level_and_type == wanted && seconds > 0).then(|| seconds * 1_000_000_000 + nanos)
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+}
+
+fn long(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+}
+
+fn subsec_nanos(ns: u64) -> u32 {
+    u32::try_from(ns % 1_000_000_000).expect("less than a second")
+}
+
+/// The receive buffers, and the ring through which the kernel is given them.
+///
+/// Never freed: see the module's argument.
+struct Buffers {
+    entries: *mut BufRingEntry,
+    memory: *mut u8,
+    /// Where the next buffer given back goes; the kernel sees it when published.
+    tail: u16,
+}
+
+/// The buffer ring's memory must start on a page.
+#[repr(C, align(4096))]
+struct Entries([[u8; ENTRY_BYTES]; config::RECV_BUFFERS as usize]);
+
+const ENTRY_BYTES: usize = 16;
+const _: () = assert!(size_of::<BufRingEntry>() == ENTRY_BYTES);
+const BUFFER_BYTES: usize = config::RECV_BUFFER_BYTES as usize;
+
+impl Buffers {
+    fn register(uring: &IoUring) -> io::Result<Self> {
+        let entries: &'static mut Entries =
+            Box::leak(Box::new(Entries([[0; ENTRY_BYTES]; config::RECV_BUFFERS as usize])));
+        let memory: &'static mut [u8] =
+            Box::leak(vec![0; BUFFER_BYTES * usize::from(config::RECV_BUFFERS)].into_boxed_slice());
+        let mut buffers =
+            Self { entries: (&raw mut *entries).cast(), memory: memory.as_mut_ptr(), tail: 0 };
+        // SAFETY: the memory starts on a page, holds RECV_BUFFERS entries, and is never freed.
+        unsafe {
+            uring.submitter().register_buf_ring_with_flags(
+                buffers.entries as u64,
+                config::RECV_BUFFERS,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        (0..config::RECV_BUFFERS).for_each(|id| buffers.give_back(id));
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// What a completion of `result` bytes left in buffer `id`.
+    fn bytes(&self, id: u16, result: i32) -> &[u8] {
+        assert!(id < config::RECV_BUFFERS, "the kernel names buffers that it was given");
+        let length = usize::try_from(result).unwrap_or(0).min(BUFFER_BYTES);
+        // SAFETY: the range lies within buffer `id`, initialised memory that is never freed. The kernel has
+        // handed the buffer over with its completion and does not write to it until it is published again,
+        // which needs `&mut self`, so not while the slice lives.
+        unsafe { std::slice::from_raw_parts(self.start(id), length) }
+    }
+
+    /// Queues buffer `id` for the kernel.
+    fn give_back(&mut self, id: u16) {
+        let slot = self.tail & (config::RECV_BUFFERS - 1);
+        let start = self.start(id) as u64;
+        // SAFETY: `slot` is below RECV_BUFFERS, and the kernel does not read entries at or after its tail.
+        // Field-wise, because the first entry's reserved field is that tail.
+        let entry = unsafe { &mut *self.entries.add(usize::from(slot)) };
+        entry.set_addr(start);
+        entry.set_len(config::RECV_BUFFER_BYTES);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Lets the kernel see what was given back.
+    fn publish(&mut self) {
+        // SAFETY: the tail is an aligned u16 in the first entry, shared with the kernel, which only reads it.
+        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries).cast_mut()) };
+        // Release: pairs with the kernel's acquire load, so that it sees the entries before the tail.
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    fn start(&self, id: u16) -> *mut u8 {
+        self.memory.wrapping_add(usize::from(id) * BUFFER_BYTES)
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        for socket in &mut self.sockets.sockets {
+            if socket.owed & Op::Send as u8 != 0 {
+                std::mem::forget(socket.request.take());
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("sockets", &self.sockets).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Sockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sockets").field("slots", &self.sockets.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_round_trips() {
+        let conn = ConnId { index: 0xdead_beef, generation: 0x00c0_ffee };
+        for op in [Op::Connect, Op::Send, Op::Receive] {
+            assert_eq!(unpack(pack(conn, op)), Some((conn, op)));
+        }
+        assert_eq!((unpack(IGNORED), unpack(WAKEUP)), (None, None));
+    }
+
+    #[test]
+    fn short_or_foreign_control_data_is_no_stamp() {
+        let mut buffer = vec![0_u8; HEADER_BYTES + CONTROL_BYTES];
+        buffer.extend_from_slice(b"HTTP");
+        for controllen in [0, 15, 63, 64, u8::MAX] {
+            buffer[4] = controllen;
+            let message = Message::parse(&buffer);
+            assert_eq!((message.payload, message.stamp_ns), (b"HTTP".as_slice(), None));
+        }
+        for length in 0..buffer.len() - 4 {
+            assert_eq!(Message::parse(&buffer[..length]), Message::EMPTY);
+        }
+    }
+}
