@@ -24,7 +24,17 @@ use crate::clock::Micros;
 use crate::config::{QUEUE_BYTES_MAX, RETENTION_DEFAULT};
 use crate::sample::Sample;
 
+mod backoff;
+mod batch;
+mod drive;
 mod error;
+mod latest;
+mod migrate;
+mod partition;
+pub mod pgcopy;
+mod postgres;
+mod rows;
+mod sqlite;
 mod store;
 mod tally;
 mod url;
@@ -128,21 +138,14 @@ pub fn spawn(consumers: Vec<Consumer<Sample>>, options: WriterOptions) -> std::i
     let published = Arc::new(Mutex::new(Arc::new(Snapshot::default())));
     let out = Arc::clone(&published);
     let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        let _ = options;
-        let mut consumers = consumers;
-        let mut snap = Snapshot::default();
-        let (_tx, rx) = std::sync::mpsc::channel::<()>();
-        loop {
-            let mut open = false;
-            for c in &mut consumers {
-                open |= !c.is_abandoned();
-                while let Ok(s) = c.pop() { snap.tally.record(&s); }
-            }
-            *out.lock().unwrap() = Arc::new(snap.clone());
-            if !open { break; }
-            let _ = rx.recv_timeout(std::time::Duration::from_millis(20));
+        if let Some(cpu) = options.cpu {
+            // Refused means that the CPU was taken from us since we asked: the scheduler then chooses.
+            core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
         }
-        Arc::new(snap)
+        drive::run(consumers, &options, out).unwrap_or_else(|error| {
+            log::error!("the writer cannot run: {error}");
+            Arc::new(Snapshot::default())
+        })
     })?;
     Ok(WriterHandle { published, thread })
 }
