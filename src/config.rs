@@ -94,6 +94,35 @@ pub const DRAIN_STORE_MAX: Micros = Micros::from_millis(30_000);
 /// Partitions of `metrics` made ahead of time.
 pub const PARTITIONS_AHEAD: u32 = 2;
 
+// --- test origin ----------------------------------------------------------------------------------------
+
+/// Pending connections per listener: a burst of fresh probes must not lose its SYNs. The kernel caps it at
+/// `net.core.somaxconn`, 4,096 by default.
+pub const ORIGIN_BACKLOG: i32 = 4096;
+/// Bytes read at once, and thus the most that waits unread behind a request that is being answered.
+pub const ORIGIN_READ_BYTES: usize = 64 * 1024;
+/// Longest request head that the origin reads.
+pub const ORIGIN_REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Readiness events taken from the kernel at once.
+pub const ORIGIN_EVENTS: usize = 256;
+/// Connections accepted before other connections get their turn.
+pub const ORIGIN_ACCEPTS_PER_TURN: usize = 64;
+/// Writes of one answer before other connections get their turn,
+pub const ORIGIN_WRITES_PER_TURN: u32 = 64;
+/// and bytes of it.
+pub const ORIGIN_WRITE_BYTES_PER_TURN: usize = 512 * 1024;
+/// Answers kept ready, one per path; further ones are made for each request.
+pub const ORIGIN_ANSWERS_MAX: usize = 4096;
+/// Memory of all answers kept ready.
+pub const ORIGIN_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest wait that a path can order: an hour.
+pub const ORIGIN_WAIT_MAX: Micros = Micros::from_millis(3_600_000);
+/// How long a connection closed with input unread may take to go. Closing it at once would send RST, which
+/// can take the answer back out of the client's hands (RFC 9112, section 9.6).
+pub const ORIGIN_LINGER: Micros = Micros::from_millis(1_000);
+/// Most addresses that one port range of `ringprobe target` may name.
+pub const ORIGIN_LISTENERS_MAX: usize = 1024;
+
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(RING_COMPLETIONS >= RING_ENTRIES * 4);
 const _: () = assert!(HEAD_BYTES_MAX > RECV_BUFFER_BYTES as usize);

@@ -1,1 +1,5 @@
-//! TODO
+//! What tests need and operators may use: the scripted test origin.
+//!
+//! Nothing here is on a prober's path; the program reaches it through `ringprobe target` only.
+
+pub mod origin;
