@@ -13,6 +13,7 @@ mod bench;
 mod check;
 mod doctor;
 mod endpoints;
+mod limits;
 mod migrate;
 mod run;
 mod target;

@@ -1,16 +1,155 @@
-//! `ringprobe target`.
+//! `ringprobe target`: the test origin for the shell.
+//!
+//! The origin serves on a thread of its own ([`crate::testing::origin`]); this thread waits for a signal or
+//! for the end of the duration, and then prints what was served.
 
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::Error;
+use super::{Error, limits};
+use crate::clock::{self, Micros, Mono};
+use crate::config;
+use crate::testing::origin::{Origin, OriginOptions, StartError, duration};
 
 /// Arguments of `target`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {}
+#[command(after_help = "Ask it for / to see what it can be made to do: curl http://127.0.0.1:8080/")]
+pub(super) struct Arguments {
+    /// Where to listen; a range of ports is FIRST-LAST, port 0 is any free one. Repeatable.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = addresses)]
+    listen: Vec<Listen>,
+    /// The CPU to serve on [default: the last one this process may use]
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// After each event, look for the next one this long without sleeping; needs a CPU of its own.
+    #[arg(long, value_name = "D", default_value = "0", value_parser = duration)]
+    spin: Micros,
+    /// How long to serve, such as 10s [default: until SIGINT or SIGTERM]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    duration: Option<Micros>,
+    /// Print JSON: one object with the addresses, and one with the counts at the end.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One `--listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listen(Vec<SocketAddr>);
 
 /// Runs the command.
-pub(super) fn run(_arguments: &Arguments) -> Result<ExitCode, Error> {
-    Err(Error::failed("not built yet"))
+#[expect(clippy::print_stdout, reason = "a command's output")]
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let (signals, mut wake) = UnixStream::pair().map_err(Error::failed)?;
+    for signal in [SIGINT, SIGTERM] {
+        let signals = signals.try_clone().map_err(Error::failed)?;
+        signal_hook::low_level::pipe::register(signal, signals).map_err(Error::failed)?;
+    }
+    let open_files = limits::raise_open_files();
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    let cpu = arguments.cpu.or_else(|| cpus.last().map(|cpu| cpu.id));
+    let listen = arguments.listen.iter().flat_map(|listen| listen.0.iter().copied()).collect();
+    let origin = Origin::start(OriginOptions { listen, cpu, spin: arguments.spin, record_arrivals: 0 })
+        .map_err(|error| match error {
+            StartError::Listen(..) | StartError::Cpu(_) => Error::input(error),
+            StartError::Kernel(_) => Error::failed(error),
+        })?;
+
+    let addresses: Vec<String> = origin.addrs().iter().map(ToString::to_string).collect();
+    let on_cpu = cpu.map_or(String::new(), |cpu| format!(" on cpu {cpu}"));
+    if arguments.json {
+        println!("{}", json!({ "listening": addresses, "cpu": cpu, "open_files_max": open_files }));
+    } else {
+        println!("listening on {}{on_cpu}; the menu is at /", addresses.join(" "));
+    }
+
+    let (start, cpu_start_us) = (Mono::now(), clock::process_cpu_us());
+    // A duration of zero would mean "for ever" to the socket.
+    let duration = arguments.duration.map(|span| Micros(span.0.max(1)).as_duration());
+    wake.set_read_timeout(duration).map_err(Error::failed)?;
+    // A byte is a signal; an error is the timeout, which ends us as well.
+    let _signal_or_timeout = wake.read(&mut [0]);
+
+    let served = Mono::now().since(start);
+    let stats = origin.stop().map_err(Error::failed)?;
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let cpu_us_per_request = match stats.requests {
+        0 => 0.0,
+        requests => (clock::process_cpu_us() - cpu_start_us) as f64 / requests as f64,
+    };
+    if arguments.json {
+        let summary = json!({
+            "seconds": served.as_secs_f64(),
+            "connections": stats.connections,
+            "refused": stats.refused,
+            "requests": stats.requests,
+            "bytes_in": stats.bytes_in,
+            "bytes_out": stats.bytes_out,
+            "cpu_us_per_request": cpu_us_per_request,
+        });
+        println!("{summary}");
+    } else {
+        println!(
+            "{} connections ({} refused), {} requests, {} bytes in, {} bytes out, {cpu_us_per_request:.2} µs of \
+             CPU per request, in {:.1} s",
+            stats.connections,
+            stats.refused,
+            stats.requests,
+            stats.bytes_in,
+            stats.bytes_out,
+            served.as_secs_f64()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads `ADDR:PORT` or `ADDR:FIRST-LAST`.
+fn addresses(text: &str) -> Result<Listen, String> {
+    const WANTED: &str = "not an address such as 127.0.0.1:8080, [::1]:8080 or 127.0.0.1:8080-8087";
+    let (host, ports) = text.rsplit_once(':').ok_or(WANTED)?;
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let port = |text: &str| text.parse::<u16>().map_err(|_| WANTED);
+    let (first, last) = (port(first)?, port(last)?);
+    let first_addr: SocketAddr = format!("{host}:{first}").parse().map_err(|_| WANTED)?;
+    if first > last || usize::from(last - first) >= config::ORIGIN_LISTENERS_MAX {
+        return Err(format!(
+            "a port range goes up, and holds at most {} ports",
+            config::ORIGIN_LISTENERS_MAX
+        ));
+    }
+    Ok(Listen((first..=last).map(|port| SocketAddr::new(first_addr.ip(), port)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_single_or_ranges() {
+        let check = |text: &str, expected: &[&str]| {
+            let Listen(found) = addresses(text).unwrap();
+            assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{text}");
+        };
+        check("127.0.0.1:0", &["127.0.0.1:0"]);
+        check("[::1]:8080", &["[::1]:8080"]);
+        check("127.0.0.1:8080-8082", &["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"]);
+        check("[::1]:65535-65535", &["[::1]:65535"]);
+        for text in [
+            "",
+            "8080",
+            "127.0.0.1",
+            "localhost:80",
+            "::1:80",
+            "127.0.0.1:9-8",
+            "127.0.0.1:1-9999",
+            "[::1]:-1",
+        ] {
+            assert!(addresses(text).is_err(), "{text}");
+        }
+    }
 }
