@@ -20,13 +20,14 @@
 //! ```
 //!
 //! In scope: which keys exist, of which type, on which line; uniqueness of names. What a value may be is
-//! [`Draft::validate`]'s business. Out of scope: reading and writing of the file itself.
+//! [`Draft::validate`]'s business. Out of scope: opening the file.
 //!
 //! An endpoint's `headers` and `tags` are added to those of `[defaults]`; every other field replaces.
 //!
 //! Invariant: `parse(write(endpoints)) == endpoints`.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -151,10 +152,29 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Endpoint>, FileError> {
 #[must_use]
 pub fn write(endpoints: &[Endpoint]) -> String {
     let mut out = String::with_capacity(endpoints.len() * 128);
-    for endpoint in endpoints {
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
         write_endpoint(&mut out, endpoint);
     }
     out
+}
+
+/// The same for any number of endpoints, one at a time; returns how many they were.
+pub fn write_to(out: &mut impl Write, endpoints: impl Iterator<Item = Endpoint>) -> io::Result<u64> {
+    let mut count = 0;
+    let mut text = String::new();
+    for endpoint in endpoints {
+        text.clear();
+        if count > 0 {
+            text.push('\n');
+        }
+        write_endpoint(&mut text, &endpoint);
+        out.write_all(text.as_bytes())?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 // --- reading --------------------------------------------------------------------------------------------
@@ -478,9 +498,6 @@ fn write_endpoint(out: &mut String, endpoint: &Endpoint) {
         tags,
         enabled,
     } = endpoint;
-    if !out.is_empty() {
-        out.push('\n');
-    }
     out.push_str("[[endpoint]]\n");
     write_field(out, "name", &quoted(name));
     write_field(out, "url", &quoted(url.as_str()));
