@@ -73,10 +73,22 @@ fn endpoint_at(url: &str) -> String {
 #[test]
 fn a_bad_file_is_refused_with_one_line_and_no_store() {
     let check = |contents: &str, expected: &str| check_file(contents.as_bytes(), expected);
-    check(&endpoint("intervall = \"5s\""), "e.toml:4: endpoint \"shop\": unknown key `intervall`; did you mean `interval`?");
-    check(&endpoint("interval = \"0s\""), "e.toml:4: endpoint \"shop\": interval: 0 s is shorter than 100 ms");
-    check(&endpoint("interval = 5"), "e.toml:4: endpoint \"shop\": interval: 5 has no unit; write \"5s\" if seconds are meant");
-    check(&endpoint_at("shop.example"), "e.toml:3: endpoint \"shop\": url: has no scheme; write it with http:// in front");
+    check(
+        &endpoint("intervall = \"5s\""),
+        "e.toml:4: endpoint \"shop\": unknown key `intervall`; did you mean `interval`?",
+    );
+    check(
+        &endpoint("interval = \"0s\""),
+        "e.toml:4: endpoint \"shop\": interval: 0 s is shorter than 100 ms",
+    );
+    check(
+        &endpoint("interval = 5"),
+        "e.toml:4: endpoint \"shop\": interval: 5 has no unit; write \"5s\" if seconds are meant",
+    );
+    check(
+        &endpoint_at("shop.example"),
+        "e.toml:3: endpoint \"shop\": url: has no scheme; write it with http:// in front",
+    );
     check(&endpoint_at("http://a:99999/"), "e.toml:3: endpoint \"shop\": url: invalid port number");
     check(
         &endpoint_at("https://a/"),
@@ -91,7 +103,7 @@ fn a_bad_file_is_refused_with_one_line_and_no_store() {
         &(endpoint("") + "\n" + &endpoint("")),
         "e.toml:7: endpoint \"shop\": name: is already used on line 2",
     );
-    check("[[endpoint]\n", "e.toml:1: unclosed array table, expected `]]`");
+    check("[[endpoint]\n", "e.toml:1: unclosed array table, expected `]`");
     check("", "e.toml: no [[endpoint]] in it");
     check_file(b"[[endpoint]]\nname = \"\xff\"\n", "e.toml:2: is not UTF-8");
 }
@@ -100,7 +112,8 @@ fn a_bad_file_is_refused_with_one_line_and_no_store() {
 fn a_file_that_cannot_be_read_is_refused() {
     for command in [&["run"][..], &["endpoints", "import"]] {
         let directory = TempDir::new().unwrap();
-        let line = |file: &str| refused(directory.path(), &[command, &[file, "--store", "sqlite:r.db"]].concat());
+        let line =
+            |file: &str| refused(directory.path(), &[command, &[file, "--store", "sqlite:r.db"]].concat());
         assert_eq!(line("none.toml"), "none.toml: No such file or directory (os error 2)");
         assert_eq!(line("."), ".: Is a directory (os error 21)");
         assert!(names_in(directory.path()).is_empty());
@@ -139,10 +152,16 @@ fn a_wrong_recipe_is_refused_and_writes_nothing() {
     let generate = ["endpoints", "generate", "--count", "3", "-o", "out.toml"];
     let line = |more: &[&str]| refused(directory.path(), &[&generate[..], more].concat());
     assert_eq!(line(&["--interval", "0s"]), "--interval: 0 s is shorter than 100 ms");
-    assert_eq!(line(&["--base", "https://a"]), "--base: TLS is not supported by this version; only http:// can be probed");
+    assert_eq!(
+        line(&["--base", "https://a"]),
+        "--base: TLS is not supported by this version; only http:// can be probed"
+    );
     assert_eq!(line(&["--path", "delay:1"]), "--path: does not begin with a slash");
     assert_eq!(line(&["--connection", "new"]), "--connection: \"new\" is neither \"fresh\" nor \"reuse\"");
-    assert_eq!(line(&["--timeout", "10"]), "--timeout: \"10\" has no unit; write \"10s\" if seconds are meant");
+    assert_eq!(
+        line(&["--timeout", "10"]),
+        "--timeout: \"10\" has no unit; write \"10s\" if seconds are meant"
+    );
     assert_eq!(
         refused(directory.path(), &["endpoints", "generate", "--count", "3", "--json"]),
         "--json: standard output has the endpoints already; add -o FILE"
@@ -201,7 +220,9 @@ fn all_fields_survive_the_store() {
     let export = |store: &str| done(directory, &["endpoints", "export", "--store", store]);
     done(directory, &["endpoints", "import", "full.toml", "--store", "sqlite:one.db"]);
     let first = export("sqlite:one.db");
-    for field in ["address", "method", "headers", "body", "expect_status", "interval", "timeout", "tags", "enabled"] {
+    for field in
+        ["address", "method", "headers", "body", "expect_status", "interval", "timeout", "tags", "enabled"]
+    {
         assert!(first.contains(&format!("{field} = ")), "{field} is missing from\n{first}");
     }
     fs::write(directory.join("again.toml"), &first).unwrap();

@@ -255,10 +255,7 @@ impl Output {
 
 /// Writes a file under another name and gives it its own when it is complete, so that neither a full disk nor
 /// a signal leaves half of it, or takes away the one before.
-fn write_whole<T>(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>,
-) -> io::Result<T> {
+fn write_whole<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
     // A link stays one, and devices and pipes are written to as they are.
     let path = fs::canonicalize(path).unwrap_or_else(|_missing| path.to_owned());
     let special = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
@@ -418,7 +415,10 @@ ID  NAME    INTERVAL  TIMEOUT  CONNECTION  METHOD  URL
             "timeout_ms": 10_000, "connection": "fresh", "tags": { "team": "shop" }, "enabled": false,
         });
         assert_eq!(found["endpoints"][1], second);
-        assert_eq!((&found["endpoints"][0]["address"], &found["endpoints"][0]["body"]), (&json!(null), &json!(null)));
+        assert_eq!(
+            (&found["endpoints"][0]["address"], &found["endpoints"][0]["body"]),
+            (&json!(null), &json!(null))
+        );
         out.clear();
         as_json(&mut out, &[]).unwrap();
         assert_eq!(out, b"{\"endpoints\":[]}\n");

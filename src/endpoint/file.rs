@@ -333,12 +333,11 @@ fn read_section(table: DeTable<'_>, place: &str, problems: &mut Problems<'_>) ->
     section
 }
 
+/// Where inside of a value something is wrong, if not the value itself, and what.
+type Mistake = (Option<usize>, String);
+
 /// Puts a value into its field if it has the right type; else says where and why not.
-fn read_field(
-    draft: &mut Draft,
-    key: &'static str,
-    value: Spanned<DeValue<'_>>,
-) -> Result<(), (Option<usize>, String)> {
+fn read_field(draft: &mut Draft, key: &'static str, value: Spanned<DeValue<'_>>) -> Result<(), Mistake> {
     let here = |message: String| (None, message);
     let value = value.into_inner();
     match key {
@@ -382,7 +381,7 @@ fn duration_text(value: DeValue<'_>) -> Result<String, String> {
     string(value, "\"30s\"")
 }
 
-fn statuses(value: DeValue<'_>) -> Result<Vec<String>, (Option<usize>, String)> {
+fn statuses(value: DeValue<'_>) -> Result<Vec<String>, Mistake> {
     let entry = |value: DeValue<'_>| match value {
         DeValue::String(text) => Ok(text.into_owned()),
         DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
@@ -402,7 +401,7 @@ fn statuses(value: DeValue<'_>) -> Result<Vec<String>, (Option<usize>, String)> 
 }
 
 /// A table of strings in the order of the file (the parser sorts by key, the offsets tell).
-fn string_table(value: DeValue<'_>, example: &str) -> Result<Vec<(String, String)>, (Option<usize>, String)> {
+fn string_table(value: DeValue<'_>, example: &str) -> Result<Vec<(String, String)>, Mistake> {
     let DeValue::Table(table) = value else {
         return Err((None, wrong_type("a table", &value, example)));
     };
@@ -634,7 +633,8 @@ fn write_field(out: &mut String, key: &str, value: &str) {
 }
 
 fn inline_table<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let fields: Vec<String> = fields.map(|(key, value)| format!("{} = {}", bare(key), quoted(value))).collect();
+    let fields: Vec<String> =
+        fields.map(|(key, value)| format!("{} = {}", bare(key), quoted(value))).collect();
     format!("{{ {} }}", fields.join(", "))
 }
 
@@ -671,7 +671,8 @@ mod tests {
     #[test]
     fn a_file_in_parts_reads_as_a_whole() {
         let vectors = include_str!("../../tests/data/endpoint_file_errors.txt");
-        let cases = vectors.split("--- ").skip(1).filter_map(|case| Some(case.split_once('\n')?.1.to_owned()));
+        let cases =
+            vectors.split("--- ").skip(1).filter_map(|case| Some(case.split_once('\n')?.1.to_owned()));
         let two = |field: &str| {
             let one = |name: &str| format!("[[endpoint]]\nname = '{name}'\nurl = 'http://a'\n{field}\n");
             one("a") + &one("b")

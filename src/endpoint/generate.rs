@@ -95,11 +95,8 @@ impl Recipe {
             let message = format!("makes a URL longer than {URL_BYTES_MAX} bytes with its base");
             return Err(in_field("path")(message));
         }
-        let common = Draft {
-            connection: self.connection.clone(),
-            timeout: self.timeout.clone(),
-            ..Draft::default()
-        };
+        let common =
+            Draft { connection: self.connection.clone(), timeout: self.timeout.clone(), ..Draft::default() };
         let generator = Generator {
             prefix: self.prefix.clone(),
             seed: self.seed,
@@ -257,7 +254,8 @@ fn expand(text: &str, out: &mut Vec<String>) -> Result<(), String> {
     let mut rest = text;
     while let Some((before, first, last, after)) = next_range(rest) {
         let range = format!("[{first}-{last}]");
-        let number = |digits: &str| digits.parse::<u32>().map_err(|_| format!("{range} has too large a number"));
+        let number =
+            |digits: &str| digits.parse::<u32>().map_err(|_| format!("{range} has too large a number"));
         let (from, to) = (number(first)?, number(last)?);
         if from > to {
             return Err(format!("{range} runs backwards"));
@@ -315,7 +313,8 @@ mod tests {
         assert_eq!(expanded("http://[::1]:[8-9]/"), ["http://[::1]:8/", "http://[::1]:9/"]);
         assert_eq!(
             expanded("http://127.0.0.[1-2]:[8080-8082]"),
-            ["1:8080", "1:8081", "1:8082", "2:8080", "2:8081", "2:8082"].map(|end| format!("http://127.0.0.{end}"))
+            ["1:8080", "1:8081", "1:8082", "2:8080", "2:8081", "2:8082"]
+                .map(|end| format!("http://127.0.0.{end}"))
         );
         assert_eq!(expanded("http://h[08-10]"), ["http://h08", "http://h09", "http://h10"]);
         assert_eq!(expanded("[a-b][-1][1-]"), ["[a-b][-1][1-]"]);
@@ -352,7 +351,10 @@ mod tests {
             }
             // Six standard deviations or more.
             assert!(fast.abs_diff(COUNT * 8 / 10) < 800, "{fast}, seed {seed}");
-            assert!(e500.abs_diff(COUNT / 10) < 600 && e404.abs_diff(COUNT / 10) < 600, "{e500} {e404}, seed {seed}");
+            assert!(
+                e500.abs_diff(COUNT / 10) < 600 && e404.abs_diff(COUNT / 10) < 600,
+                "{e500} {e404}, seed {seed}"
+            );
             assert!(intervals_s.keys().copied().eq(5..=30), "{intervals_s:?}");
             assert!(intervals_s.values().all(|count| count.abs_diff(COUNT / 26) < 400), "{intervals_s:?}");
         }
@@ -419,7 +421,10 @@ mod tests {
         assert_eq!(interval("0s..5s"), "interval: 0 s is shorter than 100 ms");
         assert_eq!(interval("5s..2d"), "interval: 2 d is longer than 1 d");
         assert_eq!(interval("5s..1s"), "interval: \"5s..1s\" runs backwards");
-        assert_eq!(interval("500ms..2s"), "interval: \"500ms..2s\" is not a range of whole seconds such as \"5s..30s\"");
+        assert_eq!(
+            interval("500ms..2s"),
+            "interval: \"500ms..2s\" is not a range of whole seconds such as \"5s..30s\""
+        );
         assert_eq!(interval("5..30"), "interval: \"5\" has no unit; write \"5s\" if seconds are meant");
         assert_eq!(
             refused(|recipe| recipe.prefix = "p".repeat(249)),
