@@ -128,9 +128,11 @@ impl Probe {
     }
 
     /// The connection stands; the request is on its way.
+    ///
+    /// Nothing promises that this completion is seen before those of the bytes that followed: then they have
+    /// said so already.
     pub fn connected(&mut self, at: Mono) {
-        debug_assert!(self.connected.is_none(), "a connection is established once");
-        self.connected = Some(at);
+        self.connected.get_or_insert(at);
     }
 
     /// `bytes` of the request left.
@@ -156,8 +158,8 @@ impl Probe {
             return Some(self.timed_out());
         }
         if self.first_byte.is_none() {
-            // Reaped in one turn with the handshake's completion, which then was seen late.
-            self.connected = self.connected.map(|connected| connected.min(arrived));
+            // The handshake's completion was reaped in one turn with this, and thus seen late; or it is later still.
+            self.connected = Some(self.connected.map_or(arrived, |connected| connected.min(arrived)));
             self.first_byte = Some(arrived);
             self.waited_ns += seen.nanos_since(arrived);
         }
