@@ -266,7 +266,10 @@ impl Probe {
 
     fn verdict(&self, failure: Option<Failure>, at: Mono) -> Verdict {
         let whole = matches!(failure, None | Some(Failure::StatusUnexpected));
-        let parting = match (whole, self.response.reusable()) {
+        // An origin may answer before it has read, and thus before we have sent, all of the request; the rest
+        // of that one must not get in front of the next.
+        let request_sent = self.bytes_out > 0;
+        let parting = match (whole, self.response.reusable() && request_sent) {
             (true, true) => Parting::Keep,
             (true, false) => Parting::Linger,
             (false, _) => Parting::Close,
