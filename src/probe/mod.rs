@@ -200,7 +200,8 @@ impl Probe {
             (Broken::Closed | Broken::Other, false) => Failure::ConnectFailed,
             (Broken::Other, true) => Failure::Reset,
         };
-        self.verdict(Some(failure), seen)
+        // A refusal is one however late we saw it, and the total is never more than the timeout.
+        self.verdict(Some(failure), seen.min(self.deadline))
     }
 
     /// The deadline has passed. The phase it fell into is cut off there, however late we noticed.
