@@ -74,7 +74,9 @@ fn the_same_seed_is_the_same_world() {
 #[test]
 fn slots_do_not_depend_on_origins() {
     for seed in seeds(3_000..3_003) {
-        let of = |character| world(&Options { origins: Origins::All(character), ..Options::new(seed, Scale::Dense) });
+        let of = |character| {
+            world(&Options { origins: Origins::All(character), ..Options::new(seed, Scale::Dense) })
+        };
         let (fast, dead, drip) = (of(Character::Fast), of(Character::Dead), of(Character::Drip));
         assert_eq!((fast.slots, fast.due), (dead.slots, dead.due), "seed {seed}");
         assert_eq!((fast.slots, fast.due), (drip.slots, drip.due), "seed {seed}");
@@ -108,7 +110,8 @@ fn what_is_broken_is_found() {
 #[test]
 fn waiting_for_the_database_is_found() {
     let differs = (5_000..5_005).any(|seed| {
-        let waits = Options { breakage: Some(Breakage::WaitsForDatabase), ..Options::new(seed, Scale::Dense) };
+        let waits =
+            Options { breakage: Some(Breakage::WaitsForDatabase), ..Options::new(seed, Scale::Dense) };
         match (run(&waits), run(&Options { database_fails: false, ..waits })) {
             (Ok(up_and_down), Ok(up)) => up_and_down.samples != up.samples,
             _ => true,

@@ -121,7 +121,9 @@ impl Checker {
         self.recorded += 1;
         let place = (endpoint as u64) << 40 | slot;
         self.slots = self.slots.wrapping_add(mix(place));
-        for word in [place, words(sample.total_us, sample.lag_us), words(sample.reason.into(), sample.bytes_in)] {
+        for word in
+            [place, words(sample.total_us, sample.lag_us), words(sample.reason.into(), sample.bytes_in)]
+        {
             self.fingerprint = mix(self.fingerprint ^ word);
         }
 
@@ -175,7 +177,11 @@ impl Checker {
     pub fn drained(&self) -> Result<(), Broken> {
         for (endpoint, slots) in self.endpoints.iter().enumerate() {
             let recorded: u64 = slots.recorded.iter().map(|word| u64::from(word.count_ones())).sum();
-            hold!(recorded == slots.count, "endpoint {endpoint}: {recorded} samples of {} slots", slots.count);
+            hold!(
+                recorded == slots.count,
+                "endpoint {endpoint}: {recorded} samples of {} slots",
+                slots.count
+            );
         }
         Ok(())
     }

@@ -76,7 +76,10 @@ impl Database {
         while self.fails && now >= self.changes_at {
             self.up = !self.up;
             let longest = if self.up { 4 * 3_600 * SECOND } else { 1_200 * SECOND };
-            self.changes_at = Mono(self.changes_at.0.max(now.0.saturating_sub(longest)) + self.random.between_orders(10 * MS, longest));
+            self.changes_at = Mono(
+                self.changes_at.0.max(now.0.saturating_sub(longest))
+                    + self.random.between_orders(10 * MS, longest),
+            );
         }
         self.up
     }

@@ -116,7 +116,9 @@ impl Character {
             Self::Refusing => matches!(failure, Some(F::ConnectRefused)),
             Self::Unreachable => matches!(failure, Some(F::NetworkUnreachable)),
             Self::Resets => matches!(failure, Some(F::Reset)) || late && timeout,
-            Self::ClosesEarly | Self::SilentClose => matches!(failure, Some(F::ClosedEarly)) || late && timeout,
+            Self::ClosesEarly | Self::SilentClose => {
+                matches!(failure, Some(F::ClosedEarly)) || late && timeout
+            }
             Self::LyingLength => matches!(failure, Some(F::ClosedEarly | F::TransferTimeout)),
             Self::EndlessBody => matches!(failure, Some(F::BodyTooLarge | F::TransferTimeout)),
             Self::EndlessHead => matches!(failure, Some(F::HeadTooLarge | F::TransferTimeout)),
@@ -167,7 +169,8 @@ impl Origin {
 fn response(character: Character, random: &mut Random) -> Vec<u8> {
     let body_bytes = usize::try_from(random.between_orders(0, 20_000)).unwrap_or_default();
     let length = |announced: usize, sent: usize| {
-        let mut bytes = format!("HTTP/1.1 200 OK\r\nServer: sim\r\nContent-Length: {announced}\r\n\r\n").into_bytes();
+        let mut bytes =
+            format!("HTTP/1.1 200 OK\r\nServer: sim\r\nContent-Length: {announced}\r\n\r\n").into_bytes();
         bytes.resize(bytes.len() + sent, b'x');
         bytes
     };
@@ -211,7 +214,11 @@ fn response(character: Character, random: &mut Random) -> Vec<u8> {
 enum What {
     Connected,
     Sent(u64),
-    Bytes { of: Rc<[u8]>, from: usize, to: usize },
+    Bytes {
+        of: Rc<[u8]>,
+        from: usize,
+        to: usize,
+    },
     /// The response is whole: the connection is at rest, as the origin sees it.
     Served,
     Endless,
@@ -389,7 +396,8 @@ impl Network {
             // Around the length of an interval, to meet the next request every now and then.
             let pause = self.random.between_orders(MS, 300 * SECOND);
             self.sockets[key.index as usize].fin_at = Some(Mono(at.0 + pause));
-            self.note(key, Mono(at.0 + pause), What::IdleFin(request));
+            // Not through `note`: what comes before the FIN must not wait for it.
+            self.agenda.note(Mono(at.0 + pause), (key, What::IdleFin(request)));
         }
     }
 
@@ -407,7 +415,9 @@ impl Network {
         let timeout_ns = origin.timeout.as_nanos();
         let think_ns = match origin.character {
             Character::Slow => self.random.between(0, 2 * timeout_ns),
-            Character::HeavyTailed if self.random.chance(50) => self.random.between_orders(MS, 4 * timeout_ns),
+            Character::HeavyTailed if self.random.chance(50) => {
+                self.random.between_orders(MS, 4 * timeout_ns)
+            }
             _ => self.random.between_orders(10 * US, 20 * MS),
         };
         let mut at = leaves.0 + origin.round_trip_ns + think_ns;
@@ -497,7 +507,8 @@ impl Wire for Network {
             Character::Dead => {}
             Character::Refusing => self.note(conn, stands, What::Broken(Broken::Refused)),
             Character::Unreachable => self.note(conn, stands, What::Broken(Broken::Unreachable)),
-            _ if self.random.chance(self.disorder) => {
+            // Without a byte nothing but the handshake's completion says that the connection stood.
+            character if character != Character::SilentClose && self.random.chance(self.disorder) => {
                 // The handshake's completion is late: it comes after some of the response, or all of it.
                 let late = self.random.between_orders(US, 200 * MS);
                 self.agenda.note(Mono(stands.0 + late), (conn, What::Connected));

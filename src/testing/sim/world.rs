@@ -303,9 +303,11 @@ impl World {
     fn new(options: &Options) -> Self {
         let mut random = Random::new(options.seed, 1);
         let (count, hours_ns, intervals) = match options.scale {
-            Scale::Long => {
-                (random.between(20, 60), random.between(20, 150) * 3_600 * SECOND, (30 * SECOND, 300 * SECOND))
-            }
+            Scale::Long => (
+                random.between(20, 60),
+                random.between(20, 150) * 3_600 * SECOND,
+                (30 * SECOND, 300 * SECOND),
+            ),
             Scale::Dense => {
                 (random.between(100, 500), random.between(3, 30) * 60 * SECOND, (SECOND, 30 * SECOND))
             }
@@ -315,7 +317,8 @@ impl World {
         let anchor = Reading { mono: Mono(start.0 - random.between(0, SECOND)), real_ns };
         let stamps = [Stamps::Good, Stamps::Good, Stamps::SomeMissing, Stamps::SomeWrong];
         let stamps = stamps[usize::try_from(random.between(0, 3)).unwrap_or(0)];
-        let stall_max_ns = [0, MS, 15 * MS, 2 * SECOND, 20 * SECOND][usize::try_from(random.between(0, 4)).unwrap_or(0)];
+        let stall_max_ns =
+            [0, MS, 15 * MS, 2 * SECOND, 20 * SECOND][usize::try_from(random.between(0, 4)).unwrap_or(0)];
         let stop_at = Mono(start.0 + hours_ns + random.draw() % (300 * SECOND));
         // The command comes before the instant it names, or with it.
         let ahead = if random.chance(500) { random.between_orders(0, 60 * SECOND) } else { 0 };
@@ -327,7 +330,9 @@ impl World {
                 Origins::All(character) => character,
                 // Half of the world is well.
                 Origins::Mixed if random.chance(400) => Character::Fast,
-                Origins::Mixed => CHARACTERS[usize::try_from(random.draw() % CHARACTERS.len() as u64).unwrap_or(0)],
+                Origins::Mixed => {
+                    CHARACTERS[usize::try_from(random.draw() % CHARACTERS.len() as u64).unwrap_or(0)]
+                }
             };
             // Few distinct intervals and timeouts, as people have them, and some odd ones.
             let interval_ms = if random.chance(700) {
@@ -337,14 +342,17 @@ impl World {
             } else {
                 random.between(intervals.0 / MS, intervals.1 / MS)
             };
-            let timeout_ms =
-                if random.chance(500) { 2_000 } else { random.between_orders(800, 10_000) };
+            let timeout_ms = if random.chance(500) { 2_000 } else { random.between_orders(800, 10_000) };
             let (interval, timeout) = (Micros::from_millis(interval_ms), Micros::from_millis(timeout_ms));
             let kept = random.chance(500);
             origins.push(Origin::new(character, kept, timeout, &mut random));
             let address = Origin::address(endpoint);
             let plan = Plan {
-                address: if character == Character::Nameless { Err(Failure::DnsNotFound) } else { Ok(address) },
+                address: if character == Character::Nameless {
+                    Err(Failure::DnsNotFound)
+                } else {
+                    Ok(address)
+                },
                 request: b"GET / HTTP/1.1\r\nHost: sim\r\n\r\n".as_slice().into(),
                 head_request: false,
                 expect_status: StatusSet::default(),
@@ -539,7 +547,11 @@ impl World {
                     Stamps::SomeMissing if self.agent.chance(100) => None,
                     Stamps::SomeWrong if self.agent.chance(50) => {
                         let step = self.agent.between_orders(US, 100 * SECOND);
-                        Some(Mono(if self.agent.chance(500) { at.0 + step } else { at.0.saturating_sub(step) }))
+                        Some(Mono(if self.agent.chance(500) {
+                            at.0 + step
+                        } else {
+                            at.0.saturating_sub(step)
+                        }))
                     }
                     _ => Some(*at),
                 };
@@ -570,7 +582,8 @@ impl World {
         match finished {
             None => self.engine.charge(key, cpu_ns),
             Some(finished) => {
-                let endpoint = self.wire.ledger.endpoint(key).ok_or("a probe ended on nobody's connection")?;
+                let endpoint =
+                    self.wire.ledger.endpoint(key).ok_or("a probe ended on nobody's connection")?;
                 let origin = self.wire.network.origin(endpoint);
                 let fit = origin.kept && (origin.character.keeps() || origin.character == Character::Surplus);
                 self.wire.ledger.ended(key, fit);
