@@ -53,12 +53,12 @@ fn live(scale: Scale, fixed: std::ops::Range<u64>) {
 
 #[test]
 fn long_worlds() {
-    live(Scale::Long, 0..24);
+    live(Scale::Long, 0..12);
 }
 
 #[test]
 fn dense_worlds() {
-    live(Scale::Dense, 1_000..1_024);
+    live(Scale::Dense, 1_000..1_010);
 }
 
 #[test]

@@ -302,7 +302,7 @@ impl Network {
             sockets: Vec::new(),
             agenda: Agenda::default(),
             random,
-            filler: b"A: b\r\n".repeat(11_000).into(),
+            filler: b"A: b\r\n".repeat(100_000).into(),
         }
     }
 
