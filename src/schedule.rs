@@ -86,8 +86,12 @@ impl Schedule {
     ///
     /// Each endpoint's interval is `count / rate_per_s`, and not bounded from below: this is for benchmarks.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss,
-        reason = "a rate is a measure: the interval is rounded to a nanosecond, once")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rate is a measure: the interval is rounded to a nanosecond, once"
+    )]
     pub fn evenly(count: usize, rate_per_s: f64, start: Wall) -> Self {
         let mut schedule = Self::default();
         let Ok(count_u32) = u32::try_from(count) else { return schedule };
@@ -184,7 +188,8 @@ mod tests {
         let mut slots = Vec::new();
         for (number, id, interval) in endpoints {
             let interval = i64::try_from(interval.0).unwrap();
-            let phase = i64::try_from((u128::from(phase32(*id)) * u128::from(interval.unsigned_abs())) >> 32).unwrap();
+            let phase = i64::try_from((u128::from(phase32(*id)) * u128::from(interval.unsigned_abs())) >> 32)
+                .unwrap();
             let mut k = (from.0 - phase).div_euclid(interval);
             loop {
                 let slot = Wall(k * interval + phase);
@@ -213,7 +218,7 @@ mod tests {
         let mut seen = Vec::new();
         // Steps of every size: regular turns, and stalls of minutes after which nothing may be missing.
         let mut now = START;
-        for step in (0_i64..).map(|n| [1, 999, 10_000, 250_000, 3_000_000, 120_000_000][n as usize % 6]) {
+        for step in [1, 999, 10_000, 250_000, 3_000_000, 120_000_000].into_iter().cycle() {
             assert!(schedule.next_due().unwrap() > now || now == START);
             now = Wall(now.0 + step).min(Wall(end.0 - 1));
             seen.extend(drain(&mut schedule, now));

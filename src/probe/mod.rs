@@ -131,6 +131,9 @@ impl Probe {
     }
 
     /// The connection stands; the request is on its way.
+    ///
+    /// Nothing promises that this completion is seen before those of the bytes that followed: then they have
+    /// said so already.
     pub fn connected(&mut self, at: Mono) {
         if self.connected.is_none() {
             self.connected = Some(at.max(self.started));
@@ -272,7 +275,10 @@ impl Probe {
 
     fn verdict(&self, failure: Option<Failure>, at: Mono) -> Verdict {
         let whole = matches!(failure, None | Some(Failure::StatusUnexpected));
-        let parting = match (whole, self.response.reusable()) {
+        // An origin may answer before it has read, and thus before we have sent, all of the request; the rest
+        // of that one must not get in front of the next.
+        let request_sent = self.bytes_out > 0;
+        let parting = match (whole, self.response.reusable() && request_sent) {
             (true, true) => Parting::Keep,
             (true, false) => Parting::Linger,
             (false, _) => Parting::Close,

@@ -224,7 +224,7 @@ mod tests {
             .map(|batch| batch.rows.len())
             .collect();
         assert_eq!(closed, [ROWS_MAX, ROWS_MAX]);
-        assert!(ROWS_MAX * ROW_BYTES <= BATCH_BYTES_MAX && ROWS_MAX <= BATCH_ROWS_MAX);
+        const { assert!(ROWS_MAX * ROW_BYTES <= BATCH_BYTES_MAX && ROWS_MAX <= BATCH_ROWS_MAX) };
         assert!(batcher.close().is_none());
     }
 
