@@ -67,3 +67,27 @@ pub struct Method(Arc<str>);
 /// The statuses that count as up, as inclusive ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusSet(Arc<[(u16, u16)]>);
+
+impl Method {
+    /// A method from its name, which must be a token.
+    pub fn new(name: &str) -> Result<Self, &'static str> {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(token) {
+            return Err("is not a token");
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// As it goes on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for StatusSet {
+    /// 200 to 299.
+    fn default() -> Self {
+        Self(Arc::new([(200, 299)]))
+    }
+}

@@ -1,1 +1,3 @@
-//! TODO
+//! HTTP/1.1, the client's side, without I/O.
+
+pub mod request;
