@@ -1,0 +1,123 @@
+//! What must hold for any bytes whatever: one function for the fuzz target, the property tests and the
+//! test over the fuzz corpus.
+//!
+//! It lives in the library, and not in a test, because the fuzz crate links to it; the program does not call
+//! it, so it is not in there.
+
+use super::{Progress, Response};
+use crate::config::BODY_BYTES_MAX;
+use crate::sample::Failure;
+
+/// All that can be observed of a response after its last byte and the origin's close.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// How it ended.
+    pub end: Result<End, Failure>,
+    /// Its status, if a head was understood.
+    pub status: Option<u16>,
+    /// Whether, after the last byte fed and before the close, the connection could have been used again.
+    pub reusable: bool,
+    /// Every payload byte.
+    pub payload: Vec<u8>,
+    /// Bytes fed up to the end of the response; all of them if that was the close, or never.
+    pub consumed_bytes: usize,
+    /// Bytes fed when a failure was certain; `None` if it took the close, or if there was none.
+    pub failed_at_byte: Option<usize>,
+}
+
+/// How a response ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Where its framing said.
+    Framed,
+    /// With the connection, as its framing allowed.
+    Closed,
+}
+
+/// Feeds `pieces` in order, then the close, and asserts at every step what must hold for any bytes.
+pub fn run<'a>(head_request: bool, pieces: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
+    let mut response = Response::new(head_request);
+    let mut payload = Vec::new();
+    let mut fed_bytes = 0;
+    let mut ended_at = None;
+    let mut failed_at_byte = None;
+    for piece in pieces {
+        let before = payload.len();
+        let result = response.feed(piece, &mut |part: &[u8]| {
+            assert!(!part.is_empty(), "no empty payload");
+            assert!(piece.as_ptr_range().contains(&part.as_ptr()), "payload is a slice of the input");
+            payload.extend_from_slice(part);
+        });
+        fed_bytes += piece.len();
+        assert!(payload.len() - before <= piece.len(), "payload is not made up");
+        assert_eq!(response.body_bytes(), payload.len() as u64, "payload is counted");
+        assert!(response.body_bytes() <= BODY_BYTES_MAX, "payload is bounded");
+        match (result, ended_at) {
+            (Ok(Progress::Complete { consumed: 0 }), Some(_)) => {}
+            (Ok(progress), Some(_)) => panic!("{progress:?} after the end"),
+            (Ok(Progress::Complete { consumed }), None) => {
+                assert!(consumed <= piece.len(), "no more is consumed than was fed");
+                ended_at = Some(fed_bytes - piece.len() + consumed);
+            }
+            (Ok(Progress::More), None) => assert!(!response.reusable(), "not reusable before the end"),
+            (Err(failure), None) => {
+                let again =
+                    response.feed(b"HTTP/1.1 200 OK\r\n\r\n", &mut |_| panic!("payload after failure"));
+                assert_eq!(again, Err(failure), "a failure is final");
+                assert_eq!(response.eof(), Err(failure), "a failure is final");
+                failed_at_byte = Some(fed_bytes);
+                break;
+            }
+            (Err(failure), Some(_)) => panic!("{failure:?} after the end"),
+        }
+    }
+    let reusable = response.reusable();
+    assert!(!reusable || ended_at == Some(fed_bytes), "reusable only if complete, and without surplus");
+    let end = match response.eof() {
+        Ok(()) if ended_at.is_some() => Ok(End::Framed),
+        Ok(()) => Ok(End::Closed),
+        Err(failure) => Err(failure),
+    };
+    assert!(!response.reusable(), "a closed connection is not reusable");
+    assert!(end.is_err() || response.status().is_some(), "who ends well has a status");
+    let consumed_bytes = ended_at.unwrap_or(fed_bytes);
+    Verdict { end, status: response.status(), reusable, payload, consumed_bytes, failed_at_byte }
+}
+
+/// Checks arbitrary bytes: the first says what the request was, the second seeds the cuts, the rest is what
+/// the origin sends. Panics where an invariant is broken.
+pub fn check(data: &[u8]) {
+    let [flags, seed, stream @ ..] = data else { return };
+    let head_request = flags & 1 == 1;
+    let whole = run(head_request, [stream]);
+    assert_same(&whole, &run(head_request, stream.chunks(1)));
+    let mut random = u64::from(*seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    assert_same(&whole, &run(head_request, random_cuts(stream, &mut random)));
+}
+
+/// Asserts that two cuts of the same bytes led to the same verdict. How early a failure is certain may
+/// depend on the cut; how much was fed by then follows from it.
+pub fn assert_same(whole: &Verdict, cut: &Verdict) {
+    let comparable = |verdict: &Verdict| Verdict {
+        failed_at_byte: None,
+        consumed_bytes: if verdict.end.is_ok() { verdict.consumed_bytes } else { 0 },
+        ..verdict.clone()
+    };
+    assert_eq!(comparable(whole), comparable(cut), "the verdict depends on the cut");
+}
+
+/// `bytes` in pieces of 0 to 40 bytes, drawn from the xorshift generator `state`, which must not be zero.
+pub fn random_cuts<'a>(bytes: &'a [u8], state: &mut u64) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        let piece_bytes = usize::try_from(*state % 41).unwrap_or(0).min(rest.len());
+        let (piece, after) = rest.split_at(piece_bytes);
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces
+}
