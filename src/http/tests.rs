@@ -167,6 +167,32 @@ fn vectors_cut_short_fail_or_are_bodies_that_a_close_may_end() {
     }
 }
 
+// --- fuzz corpus ----------------------------------------------------------------------------------------
+
+/// The checked-in seeds are the vectors that fit: `WRITE_CORPUS=1 cargo test --lib http` writes them.
+#[test]
+fn fuzz_corpus_is_made_of_the_vectors_and_holds() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/response");
+    for case in cases() {
+        let mut seed = vec![u8::from(case.head_request), 7];
+        seed.extend(case.input.bytes());
+        if seed.len() > 512 {
+            continue;
+        }
+        let file_name: String =
+            case.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let path = directory.join(file_name);
+        if std::env::var_os("WRITE_CORPUS").is_some() {
+            std::fs::write(&path, &seed).unwrap();
+        }
+        let written = std::fs::read(&path).unwrap_or_default();
+        assert!(written == seed, "{} is out of date; run with WRITE_CORPUS=1", path.display());
+    }
+    for path in data_directory("fuzz/corpus/response").into_iter().chain(data_directory("fuzz/regressions")) {
+        check(&std::fs::read(path).unwrap());
+    }
+}
+
 // --- properties -----------------------------------------------------------------------------------------
 
 /// Pieces of responses, good and bad, which at random make streams that get past the first byte.
