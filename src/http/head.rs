@@ -229,6 +229,9 @@ fn is_plain(bytes: &[u8], field: &Header<'_>) -> bool {
 
 /// A length, or several that say the same ("5, 5" comes from a joined pair); digits only.
 fn content_length(value: &[u8], mut known: Option<u64>) -> Result<u64, Failure> {
+    if let (Some(bytes), None) = (decimal(value), known) {
+        return Ok(bytes); // As all but a few say it.
+    }
     for element in value.split(|byte| *byte == b',') {
         let bytes = decimal(element.trim_ascii()).ok_or(Failure::MalformedResponse)?;
         if known.is_some_and(|known| known != bytes) {
@@ -303,6 +306,15 @@ struct Connection {
 
 impl Connection {
     fn add(&mut self, value: &[u8]) {
+        match value {
+            b"keep-alive" => self.keep_alive = true,
+            b"close" => self.close = true,
+            _ => self.add_list(value),
+        }
+    }
+
+    #[cold]
+    fn add_list(&mut self, value: &[u8]) {
         for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
