@@ -192,11 +192,11 @@ fn reduce(bytes: &[u8], minor_version: u8, status: u16, fields: &[Header<'_>]) -
     let mut anomaly = false;
     for field in fields {
         match field.name.len() {
-            10 if field.name.eq_ignore_ascii_case("connection") => connection.add(field.value),
-            14 if field.name.eq_ignore_ascii_case("content-length") => {
+            10 if is_name(field.name, "Connection") => connection.add(field.value),
+            14 if is_name(field.name, "Content-Length") => {
                 length = Some(content_length(field.value, length)?);
             }
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => coding.add(field.value)?,
+            17 if is_name(field.name, "Transfer-Encoding") => coding.add(field.value)?,
             _ => continue,
         }
         anomaly |= !is_plain(bytes, field);
@@ -215,6 +215,12 @@ fn reduce(bytes: &[u8], minor_version: u8, status: u16, fields: &[Header<'_>]) -
     Ok(Head { status, framing, keep_alive, anomaly })
 }
 
+/// Compares names in any case; first in the usual one, which is a comparison of words and not of bytes.
+#[inline]
+fn is_name(name: &str, usual: &str) -> bool {
+    name == usual || name.eq_ignore_ascii_case(usual)
+}
+
 /// Whether a field is spelled as everybody spells it: its name directly before the colon, its value in one
 /// line. A proxy in front of the origin may have read another spelling in another way.
 fn is_plain(bytes: &[u8], field: &Header<'_>) -> bool {
@@ -222,7 +228,7 @@ fn is_plain(bytes: &[u8], field: &Header<'_>) -> bool {
     let from = (field.name.as_ptr().addr() + field.name.len()).wrapping_sub(start);
     let to = (field.value.as_ptr().addr() + field.value.len()).wrapping_sub(start);
     match bytes.get(from..to) {
-        Some([b':', between @ ..]) => !between.contains(&b'\n'),
+        Some([b':', between @ ..]) => between.iter().all(|byte| *byte != b'\n'),
         _ => false,
     }
 }
