@@ -132,8 +132,10 @@ impl Body {
                     }
                 }
                 _ => {
-                    rest = &rest[1..];
-                    self.framing_byte(byte)?;
+                    if !self.plain_line(&mut rest)? {
+                        rest = &rest[1..];
+                        self.framing_byte(byte)?;
+                    }
                 }
             }
         }
@@ -177,6 +179,39 @@ impl Body {
         self.payload_bytes += part_bytes;
         debug_assert!(self.payload_bytes <= BODY_BYTES_MAX);
         part_bytes
+    }
+
+    /// The lines that nearly every origin sends, if one lies whole at the front of `rest`: a size without
+    /// anything after it, the end of a chunk, the end without trailers. All else goes byte by byte, to the
+    /// same effect; this only makes a chunk cost a quarter.
+    fn plain_line(&mut self, rest: &mut &[u8]) -> Result<bool, Failure> {
+        const DIGITS_MAX: usize = 8;
+        let before_crlf = match self.state {
+            State::SizeFirst => {
+                let digits = rest.iter().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_hexdigit()).count();
+                if digits == 0 {
+                    return Ok(false);
+                }
+                digits
+            }
+            State::DataEnd => 0,
+            State::TrailerFirst if self.line_bytes == 0 => 0,
+            _ => return Ok(false),
+        };
+        let (line, after) = rest.split_at(before_crlf);
+        let [b'\r', b'\n', after @ ..] = after else { return Ok(false) };
+        *rest = after;
+        match self.state {
+            State::SizeFirst => {
+                self.left = line.iter().fold(0, |size, digit| size << 4 | u64::from(hex_value(*digit)));
+                // As counted byte by byte: the digits and CR.
+                self.line_bytes = u16::try_from(before_crlf + 1).expect("at most nine");
+                self.size_line_ends()?;
+            }
+            State::DataEnd => self.state = State::SizeFirst,
+            _ => self.state = State::Done,
+        }
+        Ok(true)
     }
 
     /// One byte of chunk framing: everything that is not payload.

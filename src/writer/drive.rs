@@ -188,6 +188,10 @@ impl State {
     /// Counts dropped rows, and keeps their span until it can be recorded; spans of one reason are joined.
     fn give_up(&mut self, gap: Gap) {
         self.dropped += gap.rows;
+        self.keep_gap(gap);
+    }
+
+    fn keep_gap(&mut self, gap: Gap) {
         match self.gaps.iter_mut().find(|known| known.reason == gap.reason) {
             Some(known) => *known = known.join(gap),
             None => self.gaps.push(gap),
@@ -269,9 +273,9 @@ impl<'a> Delivery<'a> {
     async fn deliver(&mut self, batch: &Batch, states: &[Sample]) {
         let seq = self.seq + 1;
         loop {
-            let gaps = self.writer.state.borrow().gaps.clone();
+            let gaps = std::mem::take(&mut self.writer.state.borrow_mut().gaps);
             let result = self.attempt(seq, batch, states, &gaps).await;
-            if self.settle(seq, batch, &gaps, result) {
+            if self.settle(seq, batch, gaps, result) {
                 return;
             }
             sleep(self.backoff.failed().as_duration()).await;
@@ -279,16 +283,18 @@ impl<'a> Delivery<'a> {
     }
 
     /// The books after a try; whether the batch is dealt with.
-    fn settle(&mut self, seq: i64, batch: &Batch, gaps: &[Gap], result: Result<(), StoreError>) -> bool {
+    fn settle(&mut self, seq: i64, batch: &Batch, gaps: Vec<Gap>, result: Result<(), StoreError>) -> bool {
         let mut state = self.writer.state.borrow_mut();
+        if result.is_err() {
+            // Dropped and counted they are; what is open still is to record them.
+            gaps.into_iter().for_each(|gap| state.keep_gap(gap));
+        }
         match result {
             Ok(()) => {
                 self.seq = seq;
                 state.stored += batch.rows.len() as u64;
                 state.batches += 1;
                 state.taken = (0, 0);
-                // What was dropped meanwhile has widened its gap, which then is another: it stays.
-                state.gaps.retain(|gap| !gaps.contains(gap));
                 self.backoff.succeeded();
                 state.store_state = StoreState::Connected;
                 if let Some(since) = self.away_since.take() {
