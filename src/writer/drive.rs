@@ -323,7 +323,8 @@ impl<'a> Delivery<'a> {
                 store
             }
         };
-        let ingest = Ingest { writer_id: self.writer_id, seq, rows: &batch.rows, states, gaps, now: Wall::now() };
+        let ingest =
+            Ingest { writer_id: self.writer_id, seq, rows: &batch.rows, states, gaps, now: Wall::now() };
         within(STORE_DEADLINE, store.ingest(&ingest, self.retention)).await
     }
 

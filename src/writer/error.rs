@@ -114,7 +114,10 @@ impl fmt::Display for StoreError {
                 f.write_str("the store has no tables yet: run `ringprobe migrate`")
             }
             Self::SchemaOlder { found, needed } => {
-                write!(f, "the store's schema is version {found}, and {needed} is needed: run `ringprobe migrate`")
+                write!(
+                    f,
+                    "the store's schema is version {found}, and {needed} is needed: run `ringprobe migrate`"
+                )
             }
             Self::SchemaNewer { found, known } => write!(
                 f,
@@ -171,13 +174,18 @@ mod tests {
 
     #[test]
     fn only_data_that_can_never_be_stored_is_dropped() {
-        for state in ["08006", "25006", "40001", "40P01", "42P01", "53100", "53300", "55P03", "57P01", "57P03", "58030", "23514", "XX000"] {
+        for state in [
+            "08006", "25006", "40001", "40P01", "42P01", "53100", "53300", "55P03", "57P01", "57P03",
+            "58030", "23514", "XX000",
+        ] {
             assert_eq!(of_sqlstate(state), Remedy::Retry, "{state}");
         }
         for state in ["22003", "22008", "22P03", "23502", "23505"] {
             assert_eq!(of_sqlstate(state), Remedy::Drop, "{state}");
         }
-        for code in [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull, ErrorCode::ReadOnly] {
+        for code in
+            [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull, ErrorCode::ReadOnly]
+        {
             assert_eq!(of_sqlite(code), Remedy::Retry, "{code:?}");
         }
         assert_eq!(of_sqlite(ErrorCode::ConstraintViolation), Remedy::Drop);

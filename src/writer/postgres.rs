@@ -40,7 +40,8 @@ const LOCK_KEY: i64 = 0x7269_6e67_7072_6f62;
 
 impl Postgres {
     pub(super) async fn connect(url: &PostgresUrl) -> Result<Self, StoreError> {
-        let open = |message: String| StoreError::Open { store: StoreUrl::Postgres(Box::new(url.clone())), message };
+        let open =
+            |message: String| StoreError::Open { store: StoreUrl::Postgres(Box::new(url.clone())), message };
         let (client, connection) =
             url.config().connect(NoTls).await.map_err(|error| open(super::error::postgres_prose(&error)))?;
         // It ends with the client; what went wrong is told to whoever waits for an answer.
@@ -78,7 +79,8 @@ impl Postgres {
 
     pub(super) async fn check_schema(&mut self) -> Result<(), StoreError> {
         let transaction = self.client.transaction().await?;
-        let exists = transaction.query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[]).await?;
+        let exists =
+            transaction.query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[]).await?;
         let applied = if exists.get(0) { applied(&transaction).await? } else { Vec::new() };
         migrate::check(migrate::POSTGRES, &applied)
     }
@@ -139,8 +141,10 @@ impl Postgres {
                 &[&writer_id],
             )
             .await?;
-        let row =
-            self.client.query_one("SELECT seq FROM ingest_cursor WHERE writer_id = $1", &[&writer_id]).await?;
+        let row = self
+            .client
+            .query_one("SELECT seq FROM ingest_cursor WHERE writer_id = $1", &[&writer_id])
+            .await?;
         Ok(row.get(0))
     }
 
@@ -417,7 +421,8 @@ const INSERT_HEAD: &str = "INSERT INTO endpoints (name, url, address, method, he
     SELECT u.name, u.url, u.address, u.method, u.headers, u.body, u.expect_status, u.interval_ms, u.timeout_ms,
     u.connection, u.tags, u.enabled, u.revision FROM";
 // In the order given: ids then follow it, and neighbours in the file are far apart in phase.
-const INSERT_TAIL: &str = "WHERE NOT EXISTS (SELECT FROM endpoints AS e WHERE e.name = u.name) ORDER BY u.ord";
+const INSERT_TAIL: &str =
+    "WHERE NOT EXISTS (SELECT FROM endpoints AS e WHERE e.name = u.name) ORDER BY u.ord";
 const SELECT_ENDPOINTS: &str = "SELECT endpoint_id, name, url, host(address), method, headers::text, body,
     array_to_json(expect_status)::text, interval_ms, timeout_ms, connection, tags::text, enabled,
     CASE WHEN auth_ref IS NOT NULL THEN 'auth_ref' WHEN body_match <> '{}' THEN 'body_match'

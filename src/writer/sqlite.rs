@@ -70,16 +70,19 @@ impl Sqlite {
 
     // --- endpoints --------------------------------------------------------------------------------------
 
-    pub(super) fn upsert_endpoints(&mut self, endpoints: &[Endpoint], now: Wall) -> Result<Upserted, StoreError> {
+    pub(super) fn upsert_endpoints(
+        &mut self,
+        endpoints: &[Endpoint],
+        now: Wall,
+    ) -> Result<Upserted, StoreError> {
         check_names(endpoints)?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut inserted, mut updated) = (0, 0);
         {
-            let revision: i64 = transaction.query_row(
-                "SELECT coalesce(max(revision), 0) + 1 FROM endpoints",
-                [],
-                |row| row.get(0),
-            )?;
+            let revision: i64 =
+                transaction.query_row("SELECT coalesce(max(revision), 0) + 1 FROM endpoints", [], |row| {
+                    row.get(0)
+                })?;
             let mut update = transaction.prepare(UPDATE_ENDPOINT)?;
             let mut insert = transaction.prepare(INSERT_ENDPOINT)?;
             for row in endpoints.iter().map(EndpointRow::of) {
@@ -221,13 +224,15 @@ impl Sqlite {
         // Rows are in order of arrival, nearly that of time; without an index only the front is looked at.
         let delete = "DELETE FROM metrics WHERE ts < ?1 AND rowid IN \
                       (SELECT rowid FROM metrics ORDER BY rowid LIMIT ?2)";
-        self.connection.execute(delete, params![partition::cutoff(now, retention).0, RETENTION_SLICE_ROWS])?;
+        self.connection
+            .execute(delete, params![partition::cutoff(now, retention).0, RETENTION_SLICE_ROWS])?;
         Ok(())
     }
 }
 
 fn applied(transaction: &Transaction<'_>) -> Result<Vec<Applied>, StoreError> {
-    let mut statement = transaction.prepare("SELECT version, checksum FROM schema_migrations ORDER BY version")?;
+    let mut statement =
+        transaction.prepare("SELECT version, checksum FROM schema_migrations ORDER BY version")?;
     let rows = statement.query_map([], |row| Ok(Applied { version: row.get(0)?, checksum: row.get(1)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -238,7 +243,8 @@ const UPDATE_ENDPOINT: &str = "UPDATE endpoints SET url = ?2, address = ?3, meth
     enabled = ?12, revision = ?13, updated_at = ?14
     WHERE name = ?1 AND (url, method, headers, body, expect_status, interval_ms, timeout_ms, connection, tags,
     enabled, coalesce(address, '')) <> (?2, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, coalesce(?3, ''))";
-const INSERT_ENDPOINT: &str = "INSERT INTO endpoints (name, url, address, method, headers, body, expect_status,
+const INSERT_ENDPOINT: &str =
+    "INSERT INTO endpoints (name, url, address, method, headers, body, expect_status,
     interval_ms, timeout_ms, connection, tags, enabled, revision, updated_at)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
     WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE name = ?1)";
