@@ -192,8 +192,8 @@ impl Postgres {
         let transaction = self.client.transaction().await?;
         let moved = transaction
             .execute(
-                "UPDATE ingest_cursor SET seq = $2, rows = rows + $3, updated_at = now() \
-                 WHERE writer_id = $1 AND seq = $2 - 1",
+                "UPDATE ingest_cursor SET seq = $2::bigint, rows = rows + $3::bigint, updated_at = now() \
+                 WHERE writer_id = $1 AND seq = $2::bigint - 1",
                 &[&ingest.writer_id, &ingest.seq, &(ingest.rows.len() as u64).cast_signed()],
             )
             .await?;
@@ -210,7 +210,8 @@ impl Postgres {
             transaction
                 .execute(
                     "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, reason) VALUES ($1, \
-                     timestamptz 'epoch' + $2 * interval '1 us', timestamptz 'epoch' + $3 * interval '1 us', $4, $5)",
+                     timestamptz 'epoch' + $2::float8 * interval '1 us', \
+                     timestamptz 'epoch' + $3::float8 * interval '1 us', $4, $5)",
                     &[
                         &ingest.writer_id,
                         &f64_us(gap.from),
