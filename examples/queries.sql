@@ -20,7 +20,8 @@ LIMIT 10;
 
 -- Were we on time: how late after their slot did probes start?
 SELECT CASE WHEN lag_ms < 0.1 THEN '1: below 0.1 ms' WHEN lag_ms < 0.5 THEN '2: 0.1 to 0.5 ms'
-            WHEN lag_ms < 2 THEN '3: 0.5 to 2 ms' WHEN lag_ms < 10 THEN '4: 2 to 10 ms' ELSE '5: above 10 ms' END AS late,
+            WHEN lag_ms < 2 THEN '3: 0.5 to 2 ms' WHEN lag_ms < 10 THEN '4: 2 to 10 ms'
+            ELSE '5: above 10 ms' END AS late,
        count(*) AS probes, round(100.0 * count(*) / sum(count(*)) OVER (), 2) AS percent
 FROM samples
 WHERE outcome <> 'missed'
