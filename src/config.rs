@@ -48,6 +48,9 @@ pub const HEAD_FIELDS_MAX: usize = 128;
 pub const INTERIM_RESPONSES_MAX: u32 = 8;
 /// Longest chunk-size line, extensions included (RFC 9112, section 7.1.1, asks for a limit).
 pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
+/// Bytes of chunk-size lines beyond 16 per chunk and twice the payload, over a whole body: extensions of a
+/// kilobyte on chunks of a byte are an attack. Go's client draws the same line.
+pub const CHUNK_EXCESS_BYTES_MAX: usize = 16 * 1024;
 /// Longest trailer section.
 pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Body bytes read before a probe gives up with `body_too_large`.

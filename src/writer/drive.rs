@@ -110,36 +110,35 @@ impl Writer {
     /// Takes samples from the rings until all shards have ended and nothing is left.
     async fn gather(&self, mut consumers: Vec<Consumer<Sample>>) {
         let mut next_snapshot = Mono::now();
-        loop {
-            let now = Mono::now();
-            // Looked at before the last samples are taken: a shard that ends in between has left them.
-            let all_ended = consumers.iter().all(Consumer::is_abandoned);
-            for consumer in &mut consumers {
-                let waiting = consumer.slots();
-                let Ok(samples) = consumer.read_chunk(waiting) else { continue };
-                let mut state = self.state.borrow_mut();
-                for sample in samples {
-                    state.take_in(sample, self.has_store, now);
-                }
-            }
-            let mut state = self.state.borrow_mut();
-            if let Some(batch) = if all_ended { state.batcher.close() } else { state.batcher.poll(now) } {
-                state.enqueue(batch);
-            }
-            state.gathered_all = all_ended;
-            if all_ended || !state.queue.is_empty() {
-                self.news.notify_one();
-            }
-            if now >= next_snapshot {
-                next_snapshot = now + SNAPSHOT_EVERY;
-                self.publish(&state);
-            }
-            drop(state);
-            if all_ended {
-                return;
-            }
+        while !self.take_samples(&mut consumers, Mono::now(), &mut next_snapshot) {
             sleep(GATHER_EVERY.as_duration()).await;
         }
+    }
+
+    /// Empties the rings once; whether that was all there will ever be.
+    fn take_samples(&self, consumers: &mut [Consumer<Sample>], now: Mono, next_snapshot: &mut Mono) -> bool {
+        let mut state = self.state.borrow_mut();
+        // Looked at before the last samples are taken: a shard that ends in between has left them.
+        let all_ended = consumers.iter().all(Consumer::is_abandoned);
+        for consumer in consumers {
+            let waiting = consumer.slots();
+            let Ok(samples) = consumer.read_chunk(waiting) else { continue };
+            for sample in samples {
+                state.take_in(sample, self.has_store, now);
+            }
+        }
+        if let Some(batch) = if all_ended { state.batcher.close() } else { state.batcher.poll(now) } {
+            state.enqueue(batch);
+        }
+        state.gathered_all = all_ended;
+        if all_ended || !state.queue.is_empty() {
+            self.news.notify_one();
+        }
+        if now >= *next_snapshot {
+            *next_snapshot = now + SNAPSHOT_EVERY;
+            self.publish(&state);
+        }
+        all_ended
     }
 
     /// Waits for the end of gathering; only asked once delivery is over, which is then close.
@@ -189,6 +188,10 @@ impl State {
     /// Counts dropped rows, and keeps their span until it can be recorded; spans of one reason are joined.
     fn give_up(&mut self, gap: Gap) {
         self.dropped += gap.rows;
+        self.keep_gap(gap);
+    }
+
+    fn keep_gap(&mut self, gap: Gap) {
         match self.gaps.iter_mut().find(|known| known.reason == gap.reason) {
             Some(known) => *known = known.join(gap),
             None => self.gaps.push(gap),
@@ -270,35 +273,53 @@ impl<'a> Delivery<'a> {
     async fn deliver(&mut self, batch: &Batch, states: &[Sample]) {
         let seq = self.seq + 1;
         loop {
-            let gaps = self.writer.state.borrow().gaps.clone();
+            let gaps = std::mem::take(&mut self.writer.state.borrow_mut().gaps);
             let result = self.attempt(seq, batch, states, &gaps).await;
-            let mut state = self.writer.state.borrow_mut();
-            match result {
-                Ok(()) => {
-                    self.seq = seq;
-                    state.stored += batch.rows.len() as u64;
-                    state.batches += 1;
-                    // What was dropped meanwhile is another span: it stays.
-                    state.gaps.retain(|gap| !gaps.contains(gap));
-                    state.taken = (0, 0);
-                    self.backoff.succeeded();
-                    self.is_back(&mut state);
-                    return;
-                }
-                Err(error) if error.remedy() == Remedy::Drop => {
-                    log::error!("{} rows refused by the store, and dropped: {error}", batch.rows.len());
-                    state.give_up(batch.gap(GapReason::Rejected));
-                    state.taken = (0, 0);
-                    self.store = None;
-                    return;
-                }
-                Err(error) => {
-                    self.store = None;
-                    self.is_away(&mut state, &error);
-                }
+            if self.settle(seq, batch, gaps, result) {
+                return;
             }
-            drop(state);
             sleep(self.backoff.failed().as_duration()).await;
+        }
+    }
+
+    /// The books after a try; whether the batch is dealt with.
+    fn settle(&mut self, seq: i64, batch: &Batch, gaps: Vec<Gap>, result: Result<(), StoreError>) -> bool {
+        let mut state = self.writer.state.borrow_mut();
+        if result.is_err() {
+            // Dropped and counted they are; what is open still is to record them.
+            gaps.into_iter().for_each(|gap| state.keep_gap(gap));
+        }
+        match result {
+            Ok(()) => {
+                self.seq = seq;
+                state.stored += batch.rows.len() as u64;
+                state.batches += 1;
+                state.taken = (0, 0);
+                self.backoff.succeeded();
+                state.store_state = StoreState::Connected;
+                if let Some(since) = self.away_since.take() {
+                    let away = Micros::from_nanos(Mono::now().nanos_since(since));
+                    log::info!("the store is back after {away}; {} more rows are held", state.queue.rows());
+                }
+                true
+            }
+            Err(error) if error.remedy() == Remedy::Drop => {
+                log::error!("{} rows refused by the store, and dropped: {error}", batch.rows.len());
+                state.give_up(batch.gap(GapReason::Rejected));
+                state.taken = (0, 0);
+                self.store = None;
+                true
+            }
+            Err(error) => {
+                self.store = None;
+                let error = error.to_string();
+                if self.away_since.is_none() {
+                    self.away_since = Some(Mono::now());
+                    log::warn!("the store is away, samples are held in memory: {error}");
+                }
+                state.store_state = StoreState::Reconnecting { error };
+                false
+            }
         }
     }
 
@@ -337,24 +358,6 @@ impl<'a> Delivery<'a> {
         if let Err(error) = within(STORE_DEADLINE, store.retain(Wall::now(), retention)).await {
             log::warn!("retention: {error}");
             self.store = None;
-        }
-    }
-
-    fn is_away(&mut self, state: &mut State, error: &StoreError) {
-        let error = error.to_string();
-        if self.away_since.is_none() {
-            self.away_since = Some(Mono::now());
-            log::warn!("the store is away, samples are held in memory: {error}");
-        }
-        state.store_state = StoreState::Reconnecting { error };
-    }
-
-    fn is_back(&mut self, state: &mut State) {
-        state.store_state = StoreState::Connected;
-        if let Some(since) = self.away_since.take() {
-            let away = Micros::from_nanos(Mono::now().nanos_since(since));
-            let held = state.queue.rows();
-            log::info!("the store is back after {away}; {held} more rows were held");
         }
     }
 }

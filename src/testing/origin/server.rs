@@ -32,7 +32,7 @@ use super::Shared;
 use super::answer::{Answer, Asked, Cursor, End, Next};
 use super::menu::{self, Dish};
 use super::request::{self, Request, Scan};
-use crate::clock::Mono;
+use crate::clock::{Micros, Mono};
 use crate::config;
 
 /// Token of the eventfd that ends the loop.
@@ -71,6 +71,8 @@ pub(super) struct Server {
     buffer: Box<[u8]>,
     /// Given up when descriptors run out, so that the connection that is too many can be refused.
     spare: Option<File>,
+    /// How long to ask for events without sleeping after the last one.
+    spin: Micros,
 }
 
 struct Connection {
@@ -118,7 +120,12 @@ impl Phase {
 
 impl Server {
     /// Sets the loop up; `stop` ends it when it becomes readable.
-    pub(super) fn new(listeners: Vec<OwnedFd>, stop: &OwnedFd, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn new(
+        listeners: Vec<OwnedFd>,
+        stop: &OwnedFd,
+        shared: Arc<Shared>,
+        spin: Micros,
+    ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, stop, EventData::new_u64(TOKEN_STOP), EventFlags::IN)?;
         for (index, listener) in listeners.iter().enumerate() {
@@ -134,17 +141,27 @@ impl Server {
             answers: Answers::default(),
             buffer: vec![0; config::ORIGIN_READ_BYTES].into_boxed_slice(),
             spare: File::open("/dev/null").ok(),
+            spin,
         })
     }
 
     /// Serves until told to stop.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(config::ORIGIN_EVENTS);
+        let mut spin_until = Mono::default();
         loop {
-            let wait = self.timers.peek().map(|Reverse((at, _))| until(*at));
+            let spinning = self.spin > Micros(0) && Mono::now() < spin_until;
+            let wait = match self.timers.peek() {
+                _ if spinning => Some(Timespec::default()),
+                Some(Reverse((at, _))) => Some(until(*at)),
+                None => None,
+            };
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
+            }
+            if self.spin > Micros(0) && !events.is_empty() {
+                spin_until = Mono::now() + self.spin;
             }
             for event in events.drain(..) {
                 let flags = event.flags;
@@ -449,16 +466,13 @@ impl Server {
         let mut cursor = Cursor::default();
         if let Some(bytes) = answer.plain() {
             self.shared.departs(arrival);
-            match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent_bytes) => {
-                    self.shared.count(&self.shared.bytes_out, sent_bytes as u64);
-                    if sent_bytes == bytes.len() {
-                        return self.shared.departed(arrival);
-                    }
-                    cursor.sent(sent_bytes);
+            // An error is met again, and dealt with, on the slow path.
+            if let Ok(sent_bytes) = rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
+                self.shared.count(&self.shared.bytes_out, sent_bytes as u64);
+                if sent_bytes == bytes.len() {
+                    return self.shared.departed(arrival);
                 }
-                // The slow path meets the error again and deals with it.
-                Err(_) => {}
+                cursor.sent(sent_bytes);
             }
         }
         connection.phase = Phase::Answering { answer, cursor, arrival, waiting: false };
