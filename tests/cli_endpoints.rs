@@ -1,6 +1,8 @@
 //! The program as a person runs it: bad input gets one line and status 2 and leaves nothing behind, and what
 //! goes into a store comes out of it again.
 
+#![expect(clippy::unwrap_used, reason = "tests, helpers included")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
