@@ -86,8 +86,12 @@ impl Schedule {
     ///
     /// Each endpoint's interval is `count / rate_per_s`, and not bounded from below: this is for benchmarks.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss,
-        reason = "a rate is a measure: the interval is rounded to a nanosecond, once")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rate is a measure: the interval is rounded to a nanosecond, once"
+    )]
     pub fn evenly(count: usize, rate_per_s: f64, start: Wall) -> Self {
         let mut schedule = Self::default();
         let Ok(count_u32) = u32::try_from(count) else { return schedule };
@@ -184,7 +188,8 @@ mod tests {
         let mut slots = Vec::new();
         for (number, id, interval) in endpoints {
             let interval = i64::try_from(interval.0).unwrap();
-            let phase = i64::try_from((u128::from(phase32(*id)) * u128::from(interval.unsigned_abs())) >> 32).unwrap();
+            let phase = i64::try_from((u128::from(phase32(*id)) * u128::from(interval.unsigned_abs())) >> 32)
+                .unwrap();
             let mut k = (from.0 - phase).div_euclid(interval);
             loop {
                 let slot = Wall(k * interval + phase);

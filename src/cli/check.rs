@@ -44,18 +44,19 @@ pub(super) struct Arguments {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let endpoints = arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
-    let endpoints: Vec<StoredEndpoint> = (0..)
-        .zip(endpoints)
-        .map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint })
-        .collect();
+    let endpoints =
+        arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
+    let endpoints: Vec<StoredEndpoint> =
+        (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
     let descriptors_max = limits::raise_nofile().soft.unwrap_or(u64::MAX);
     let cpu = session::placement(Some(1))?.shards[0];
-    let mut samples = collect_once(endpoints, cpu, descriptors_max)
-        .map_err(|error| Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing")))?;
+    let mut samples = collect_once(endpoints, cpu, descriptors_max).map_err(|error| {
+        Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing"))
+    })?;
     samples.sort_unstable_by_key(|sample| sample.endpoint_id);
     let all_up = samples.iter().all(|sample| sample.outcome == Outcome::Up);
-    let text = if arguments.json { as_json(&arguments.urls, &samples) } else { as_table(&arguments.urls, &samples) };
+    let text =
+        if arguments.json { as_json(&arguments.urls, &samples) } else { as_table(&arguments.urls, &samples) };
     writeln!(io::stdout(), "{text}").map_err(Error::failed)?;
     Ok(if all_up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -58,7 +58,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
 }
 
 fn read(path: &Path) -> Result<Vec<Endpoint>, Error> {
-    let text = fs::read_to_string(path).map_err(|error| Error::input(format!("{}: {error}", path.display())))?;
+    let text =
+        fs::read_to_string(path).map_err(|error| Error::input(format!("{}: {error}", path.display())))?;
     let endpoints = file::parse(&text, &path.display().to_string()).map_err(Error::input)?;
     if endpoints.is_empty() {
         return Err(Error::input(format!("{}: no [[endpoint]] in it", path.display())));

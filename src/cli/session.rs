@@ -40,9 +40,11 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
         descriptors_max: nofile.soft.unwrap_or(u64::MAX),
         writer: session.writer,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
-    let node = Node::start(session.endpoints, options)
-        .map_err(|error| Error::failed(format!("cannot start: {error}; `ringprobe doctor` says what is missing")))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
+    let node = Node::start(session.endpoints, options).map_err(|error| {
+        Error::failed(format!("cannot start: {error}; `ringprobe doctor` says what is missing"))
+    })?;
     let node = runtime.block_on(watch(node, session.duration)).map_err(Error::failed)?;
     let progress = node.join().map_err(|error| Error::failed(format!("a shard ended early: {error}")))?;
     Ok(Summary::of(&progress, has_store, resident_bytes()))

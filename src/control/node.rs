@@ -210,7 +210,11 @@ impl Totals {
 ///
 /// # Errors
 /// If the shard cannot be started, or its ring fails.
-pub fn collect_once(endpoints: Vec<StoredEndpoint>, cpu: usize, descriptors_max: u64) -> io::Result<Vec<Sample>> {
+pub fn collect_once(
+    endpoints: Vec<StoredEndpoint>,
+    cpu: usize,
+    descriptors_max: u64,
+) -> io::Result<Vec<Sample>> {
     let anchor = Reading::now();
     let addresses = Addresses::of(&endpoints);
     let (samples, mut collected) = rtrb::RingBuffer::new(endpoints.len().max(1));
@@ -263,8 +267,12 @@ fn partition(endpoints: Vec<StoredEndpoint>, shards: usize, workload: Workload) 
         parts[shard].push(endpoint);
     }
     let part = |(shard, endpoints): (usize, Vec<StoredEndpoint>)| match workload {
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss,
-            reason = "a rate is a measure, not a count")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is a measure, not a count"
+        )]
         Workload::Rate { probes_per_s } => Part {
             workload: Workload::Rate { probes_per_s: probes_per_s * endpoints.len() as f64 / total as f64 },
             offset: Micros((shard as f64 * 1e6 / probes_per_s) as u64),

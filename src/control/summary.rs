@@ -131,7 +131,8 @@ impl Summary {
             verdict: Verdict::Valid,
             reasons: Vec::new(),
         };
-        let overlaps = tally.misses().find(|(reason, _)| *reason == MissReason::Overlap).map_or(0, |(_, n)| n);
+        let overlaps =
+            tally.misses().find(|(reason, _)| *reason == MissReason::Overlap).map_or(0, |(_, n)| n);
         summary.judge(totals.dropped, overlaps);
         summary
     }
@@ -149,7 +150,10 @@ impl Summary {
         let kept = self.stored.unwrap_or_else(|| self.up + self.down + self.missed);
         if kept + self.dropped != self.due {
             let with = if self.stored.is_some() { "stored" } else { "recorded" };
-            reasons.push(format!("accounting: {} due are not {kept} {with} + {} dropped", self.due, self.dropped));
+            reasons.push(format!(
+                "accounting: {} due are not {kept} {with} + {} dropped",
+                self.due, self.dropped
+            ));
         }
         let missed_by_us = self.missed.saturating_sub(overlaps);
         if missed_by_us > 0 {
@@ -191,8 +195,12 @@ impl fmt::Display for Summary {
         writeln!(f, "{:>12.2} µs of CPU per probe, all threads", self.cpu_us_per_probe)?;
         writeln!(f, "{:>12.1} MiB resident", self.rss_bytes.to_f64() / f64::from(1 << 20))?;
         writeln!(f, "\n{:>12} {:>12} {:>12} {:>12} {:>12}", "", "p50", "p99", "p99.9", "max")?;
-        let rows =
-            [("lag", self.lag_us), ("agent", self.agent_us), ("ttfb", self.ttfb_us), ("total", self.total_us)];
+        let rows = [
+            ("lag", self.lag_us),
+            ("agent", self.agent_us),
+            ("ttfb", self.ttfb_us),
+            ("total", self.total_us),
+        ];
         for (name, points) in rows {
             let Points { p50, p99, p999, max } = points;
             let [p50, p99, p999, max] = [p50, p99, p999, max].map(|us| Micros(us).to_string());

@@ -113,8 +113,9 @@ impl Draft {
         let request = method.as_str().len() + url.as_str().len() + fields + body.len();
         if request > REQUEST_BYTES_MAX - REQUEST_OVERHEAD_BYTES {
             let field = if body.len() > fields { "body" } else { "headers" };
-            let message =
-                format!("make a request of {request} bytes; at most {REQUEST_BYTES_MAX} can be sent, ours included");
+            let message = format!(
+                "make a request of {request} bytes; at most {REQUEST_BYTES_MAX} can be sent, ours included"
+            );
             return Err(error(field, message));
         }
 
@@ -264,7 +265,9 @@ fn merge_headers(
         if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
             return Err(match name.eq_ignore_ascii_case("connection") {
                 true => "Connection is set by the prober; use connection = \"fresh\" or \"reuse\"".to_owned(),
-                false => format!("{name} is set by the prober, from the body: it says where the request ends"),
+                false => {
+                    format!("{name} is set by the prober, from the body: it says where the request ends")
+                }
             });
         }
         // Tab is allowed by RFC 9110, section 5.5; CR, LF and NUL are what smuggles.

@@ -530,7 +530,8 @@ fn write_field(out: &mut String, key: &str, value: &str) {
 }
 
 fn inline_table<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let fields: Vec<String> = fields.map(|(key, value)| format!("{} = {}", bare(key), quoted(value))).collect();
+    let fields: Vec<String> =
+        fields.map(|(key, value)| format!("{} = {}", bare(key), quoted(value))).collect();
     format!("{{ {} }}", fields.join(", "))
 }
 

@@ -84,7 +84,8 @@ mod tests {
         // (endpoints, interval in ms): mean 4 to 200 slots per millisecond; a hash would stray by several
         // square roots of that. Ids need not begin at 1.
         for first in [1, 77_777, 2_000_000_000] {
-            for (count, interval_ms) in [(20_000, 5_000), (100_000, 10_000), (300_000, 30_000), (1_000_000, 5_000)]
+            for (count, interval_ms) in
+                [(20_000, 5_000), (100_000, 10_000), (300_000, 30_000), (1_000_000, 5_000)]
             {
                 let ids = first..first + count;
                 let mean = f64::from(count) / interval_ms as f64;

@@ -37,7 +37,8 @@ fn all_fields_are_read() {
     assert_eq!(endpoint.url.as_str(), "http://shop.example:8080/health?deep=1");
     assert_eq!(endpoint.address, Some("10.1.2.3".parse().unwrap()));
     assert_eq!(endpoint.method.as_str(), "POST");
-    let headers: Vec<_> = endpoint.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let headers: Vec<_> =
+        endpoint.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let expected = [
         ("X-Default", "kept"),
         ("X-Zebra", "first in the file"),
@@ -81,18 +82,14 @@ fn odd_spellings_of_urls_become_plain() {
         ("http://a/x/../y/./z", "http://a/y/z"),
         ("http://[::1]:8080/?q", "http://[::1]:8080/?q"),
     ] {
-        let draft =
-            Draft { name: Some("a".to_owned()), url: Some(given.to_owned()), ..Draft::default() };
+        let draft = Draft { name: Some("a".to_owned()), url: Some(given.to_owned()), ..Draft::default() };
         assert_eq!(draft.validate(&Draft::default()).unwrap().url.as_str(), plain, "{given}");
     }
 }
 
 fn refused(change: impl FnOnce(&mut Draft)) -> String {
-    let mut draft = Draft {
-        name: Some("a".to_owned()),
-        url: Some("http://a/".to_owned()),
-        ..Draft::default()
-    };
+    let mut draft =
+        Draft { name: Some("a".to_owned()), url: Some("http://a/".to_owned()), ..Draft::default() };
     change(&mut draft);
     draft.validate(&Draft::default()).unwrap_err().to_string()
 }
@@ -115,10 +112,13 @@ fn sizes_are_bounded() {
         "url: host name is longer than 253 bytes"
     );
     assert!(
-        refused(|draft| draft.body = Some(vec![b'x'; REQUEST_BYTES_MAX])).starts_with("body: make a request of")
+        refused(|draft| draft.body = Some(vec![b'x'; REQUEST_BYTES_MAX]))
+            .starts_with("body: make a request of")
     );
     let field = |index: usize| (format!("x-{index}"), "y".repeat(20_000));
-    assert!(refused(|draft| draft.headers = (0..60).map(field).collect()).starts_with("headers: make a request"));
+    assert!(
+        refused(|draft| draft.headers = (0..60).map(field).collect()).starts_with("headers: make a request")
+    );
     assert_eq!(
         refused(|draft| draft.headers = (0..101).map(field).collect()),
         "headers: are 101 fields; at most 100 are accepted"
@@ -128,7 +128,10 @@ fn sizes_are_bounded() {
         refused(|draft| draft.tags = (0..=TAGS_MAX).map(tag).collect()),
         "tags: are 65 in number; at most 64 are accepted"
     );
-    assert_eq!(refused(|draft| draft.body = Some(b"ab\xff".to_vec())), "body: is not UTF-8 at byte 2; only text can be sent");
+    assert_eq!(
+        refused(|draft| draft.body = Some(b"ab\xff".to_vec())),
+        "body: is not UTF-8 at byte 2; only text can be sent"
+    );
     assert_eq!(
         refused(|draft| draft.headers = vec![("A".into(), "1".into()), ("a".into(), "2".into())]),
         "headers: a is given twice; join the values with a comma"
@@ -140,7 +143,10 @@ fn a_bad_default_is_reported_once() {
     let text = "[defaults]\ninterval = '0s'\n".to_owned() + &"[[endpoint]]\nname = 'a'\n".repeat(100);
     let error = file::parse(&text, "t.toml").unwrap_err();
     assert_eq!((error.line, error.field.as_deref()), (Some(2), Some("interval")));
-    assert_eq!(error.more, 0, "a shared default is one mistake, and names are compared when the rest is right");
+    assert_eq!(
+        error.more, 0,
+        "a shared default is one mistake, and names are compared when the rest is right"
+    );
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -149,7 +155,8 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn valid_endpoint() -> impl Strategy<Value = Endpoint> {
-    let url = prop_oneof!["http://[a-z]{1,10}(:[1-9][0-9]{0,3})?/[ -~]{0,20}", Just("http://[::1]/".to_owned())];
+    let url =
+        prop_oneof!["http://[a-z]{1,10}(:[1-9][0-9]{0,3})?/[ -~]{0,20}", Just("http://[::1]/".to_owned())];
     let address = prop::option::of(any::<IpAddr>());
     let method = prop::sample::select(vec!["GET", "HEAD", "POST", "PURGE"]);
     let value = "[ -~äß\t]{0,20}";
@@ -217,11 +224,30 @@ proptest! {
 
 fn line() -> impl Strategy<Value = String> {
     let fixed = prop::sample::select(vec![
-        "[[endpoint]]", "[endpoint]", "[defaults]", "[endpoint.headers]", "name = 'a'", "name = 'b'", "url = 'http://a'",
-        "interval = '1s'", "interval = 1", "expect_status = [", "304,", "]", "tags = {}", "headers = { A = 1 }",
-        "name.x = 1", "body_match = []", "endpoint = 1", "defaults = 1", "[[defaults]]", "[[endpoint.tags]]",
+        "[[endpoint]]",
+        "[endpoint]",
+        "[defaults]",
+        "[endpoint.headers]",
+        "name = 'a'",
+        "name = 'b'",
+        "url = 'http://a'",
+        "interval = '1s'",
+        "interval = 1",
+        "expect_status = [",
+        "304,",
+        "]",
+        "tags = {}",
+        "headers = { A = 1 }",
+        "name.x = 1",
+        "body_match = []",
+        "endpoint = 1",
+        "defaults = 1",
+        "[[defaults]]",
+        "[[endpoint.tags]]",
     ]);
-    let keys = prop::sample::select(vec!["name", "url", "interval", "timeout", "headers", "tags", "enabled", "body"]);
+    let keys = prop::sample::select(vec![
+        "name", "url", "interval", "timeout", "headers", "tags", "enabled", "body",
+    ]);
     prop_oneof![
         3 => fixed.prop_map(str::to_owned),
         1 => (keys, "[ -~]{0,12}").prop_map(|(key, value)| format!("{key} = {value}")),

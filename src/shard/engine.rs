@@ -275,7 +275,13 @@ impl Engine {
     /// Takes note of what happened at `seen`; the probe that this ended, if any.
     ///
     /// An event for a connection that is no more is ignored: the kernel may have had it under way.
-    pub fn handle(&mut self, key: ConnId, event: Event<'_>, seen: Mono, wire: &mut impl Wire) -> Option<Finished> {
+    pub fn handle(
+        &mut self,
+        key: ConnId,
+        event: Event<'_>,
+        seen: Mono,
+        wire: &mut impl Wire,
+    ) -> Option<Finished> {
         let conn = self.conns.at(key)?;
         let plan = &self.watched[conn.endpoint as usize].plan;
         match (&mut conn.state, event) {
@@ -398,15 +404,15 @@ impl Engine {
         let watched = &mut self.watched[endpoint as usize];
         let idle = watched.idle.take();
         let served_before = idle.is_some();
-        let probe =
-            Box::new(Probe::start(&watched.plan, watched.id, slot.at, slot.lag, now, served_before));
+        let probe = Box::new(Probe::start(&watched.plan, watched.id, slot.at, slot.lag, now, served_before));
         let state = State::Busy(probe);
         let key = if let Some(key) = idle {
             self.conns.at(key).expect("an idle connection lives").state = state;
             wire.send(key, &watched.plan.request);
             key
         } else {
-            let key = self.conns.insert(Conn { endpoint, state }).map_err(|_full| MissReason::InflightLimit)?;
+            let key =
+                self.conns.insert(Conn { endpoint, state }).map_err(|_full| MissReason::InflightLimit)?;
             if wire.open(key, address, &watched.plan.request) == Err(NoSocket) {
                 self.conns.remove(key);
                 return Err(MissReason::InflightLimit);
@@ -421,13 +427,7 @@ impl Engine {
     }
 
     /// Takes the probe off its connection, and decides what becomes of that.
-    fn finish(
-        &mut self,
-        key: ConnId,
-        verdict: Verdict,
-        now: Mono,
-        wire: &mut impl Wire,
-    ) -> Finished {
+    fn finish(&mut self, key: ConnId, verdict: Verdict, now: Mono, wire: &mut impl Wire) -> Finished {
         let conn = self.conns.at(key).expect("a busy connection lives");
         let endpoint = conn.endpoint;
         let watched = &mut self.watched[endpoint as usize];

@@ -660,8 +660,7 @@ impl Buffers {
             Box::leak(Box::new(Entries([[0; ENTRY_BYTES]; config::RECV_BUFFERS as usize])));
         let memory: &'static mut [u8] =
             Box::leak(vec![0; BUFFER_BYTES * usize::from(config::RECV_BUFFERS)].into_boxed_slice());
-        let mut buffers =
-            Self { entries: (&raw mut *entries).cast(), memory: memory.as_mut_ptr(), tail: 0 };
+        let mut buffers = Self { entries: (&raw mut *entries).cast(), memory: memory.as_mut_ptr(), tail: 0 };
         // SAFETY: the memory starts on a page, holds RECV_BUFFERS entries, and is never freed.
         unsafe {
             uring.submitter().register_buf_ring_with_flags(

@@ -43,7 +43,8 @@ impl<T> Slab<T> {
             entry.value = Some(value);
             return Ok(Key { index, generation: entry.generation });
         }
-        let Some(index) = u32::try_from(self.entries.len()).ok().filter(|index| *index < self.capacity) else {
+        let Some(index) = u32::try_from(self.entries.len()).ok().filter(|index| *index < self.capacity)
+        else {
             return Err(value);
         };
         self.entries.push(Entry { generation: 0, value: Some(value) });
@@ -52,7 +53,8 @@ impl<T> Slab<T> {
 
     /// Takes the value out; its key is void from now on.
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation)?;
+        let entry =
+            self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation)?;
         let value = entry.value.take()?;
         entry.generation = (entry.generation + 1) & GENERATION_MASK;
         self.free.push(key.index);
@@ -74,9 +76,10 @@ impl<T> Slab<T> {
 
     /// The keys of all values.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        (0..).zip(&self.entries).filter(|(_, entry)| entry.value.is_some()).map(|(index, entry)| {
-            Key { index, generation: entry.generation }
-        })
+        (0..)
+            .zip(&self.entries)
+            .filter(|(_, entry)| entry.value.is_some())
+            .map(|(index, entry)| Key { index, generation: entry.generation })
     }
 
     /// How many values there are.

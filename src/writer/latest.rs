@@ -85,7 +85,11 @@ mod tests {
         let mut latest = Latest::default();
         check(&mut latest, &[probed(0, 7, 200), probed(0, 3, 200)], &[probed(0, 3, 200), probed(0, 7, 200)]);
         check(&mut latest, &[probed(10, 7, 200), probed(59, 3, 200)], &[]);
-        check(&mut latest, &[probed(60, 7, 200), probed(61, 3, 500)], &[probed(61, 3, 500), probed(60, 7, 200)]);
+        check(
+            &mut latest,
+            &[probed(60, 7, 200), probed(61, 3, 500)],
+            &[probed(61, 3, 500), probed(60, 7, 200)],
+        );
         check(&mut latest, &[probed(70, 3, 503)], &[probed(70, 3, 503)]);
         check(&mut latest, &[probed(70, 3, 200)], &[]);
     }

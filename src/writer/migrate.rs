@@ -36,10 +36,9 @@ const _: () = assert!(SQLITE[SQLITE.len() - 1].version == VERSION);
 impl Migration {
     /// FNV-1a: it tells an edited file from the original, which is all it is for.
     pub(super) fn checksum(&self) -> String {
-        let hash = self
-            .sql
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = self.sql.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         format!("{hash:016x}")
     }
 }
@@ -117,12 +116,14 @@ mod tests {
     #[test]
     fn lookup_tables_agree_with_the_codes() {
         let codes = |rows: Vec<(i16, &str)>| {
-            let lines: Vec<String> = rows.iter().map(|(code, name)| format!("    ({code}, '{name}')")).collect();
+            let lines: Vec<String> =
+                rows.iter().map(|(code, name)| format!("    ({code}, '{name}')")).collect();
             lines.join(",\n") + ";"
         };
         let outcomes = codes(Outcome::ALL.iter().map(|it| (*it as i16, it.name())).collect());
         let failures = Failure::ALL.iter().map(|it| (it.code(), it.name()));
-        let classes = codes(failures.chain(MissReason::ALL.iter().map(|it| (it.code(), it.name()))).collect());
+        let classes =
+            codes(failures.chain(MissReason::ALL.iter().map(|it| (it.code(), it.name()))).collect());
         for migration in [&POSTGRES[0], &SQLITE[0]] {
             assert!(migration.sql.contains(&format!("INTO outcomes (code, name) VALUES\n{outcomes}")));
             assert!(migration.sql.contains(&format!("INTO failure_classes (code, name) VALUES\n{classes}")));

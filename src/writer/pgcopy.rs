@@ -23,8 +23,23 @@ use crate::sample::Sample;
 
 /// The columns of `metrics`, in the order of [`Sample`]'s fields.
 pub const COLUMNS: [&str; 17] = [
-    "ts", "endpoint_id", "lag_us", "resolve_us", "connect_us", "tls_us", "processing_us", "transfer_us",
-    "total_us", "agent_us", "bytes_in", "bytes_out", "cpu_ns", "status", "outcome", "failure", "flags",
+    "ts",
+    "endpoint_id",
+    "lag_us",
+    "resolve_us",
+    "connect_us",
+    "tls_us",
+    "processing_us",
+    "transfer_us",
+    "total_us",
+    "agent_us",
+    "bytes_in",
+    "bytes_out",
+    "cpu_ns",
+    "status",
+    "outcome",
+    "failure",
+    "flags",
 ];
 
 /// Their widths in bytes: `timestamptz`, 12 x `integer`, 4 x `smallint`.
@@ -176,8 +191,23 @@ mod tests {
         assert_eq!(
             decode(&stream(&[SAMPLE])),
             [[
-                0x0102_0304_0506_0708, 0x1112_1314, 0x2122_2324, -1, 1, 2, 3, 4, 10, i32::MIN.into(),
-                i32::MAX.into(), 5, 6, 404, 2, 60, -1,
+                0x0102_0304_0506_0708,
+                0x1112_1314,
+                0x2122_2324,
+                -1,
+                1,
+                2,
+                3,
+                4,
+                10,
+                i32::MIN.into(),
+                i32::MAX.into(),
+                5,
+                6,
+                404,
+                2,
+                60,
+                -1,
             ]]
         );
         assert_eq!(ROW_BYTES, 134);
