@@ -170,15 +170,18 @@ async fn deliver_all(url: &StoreUrl, options: &WriterOptions, state: &RefCell<St
             continue;
         };
         let now = Mono::now();
+        let mut retain_more = false;
         if now.since(retained_at) >= RETENTION_EVERY.as_duration() {
             match within_deadline(store.retain(Wall::now())).await {
-                Ok(true) => {} // More in the next turn, after one batch.
-                Ok(false) => retained_at = now,
+                Ok(more) => retain_more = more,
                 Err(error) => {
                     state.borrow_mut().lost(url, &error);
                     connected = None;
                     continue;
                 }
+            }
+            if !retain_more {
+                retained_at = now;
             }
         }
         let next = state.borrow_mut().hold(acknowledged + 1, &mut latest);
@@ -186,8 +189,10 @@ async fn deliver_all(url: &StoreUrl, options: &WriterOptions, state: &RefCell<St
             if state.borrow().ended {
                 return;
             }
-            // Woken by a batch, or in time for the next look at retention.
-            let _ = timeout(RETENTION_EVERY.as_duration(), news.notified()).await;
+            if !retain_more {
+                // Woken by a batch, or in time for the next look at retention.
+                let _ = timeout(RETENTION_EVERY.as_duration(), news.notified()).await;
+            }
             continue;
         };
         match within_deadline(store.deliver(&delivery, Wall::now())).await {
