@@ -78,18 +78,21 @@ impl StoreError {
     /// See [`Remedy`].
     pub(super) fn remedy(&self) -> Remedy {
         match self {
-            Self::Postgres(error) => error.code().map_or(Remedy::Retry, |state| of_sqlstate(state.code())),
+            Self::Postgres(error) => error.as_db_error().map_or(Remedy::Retry, |said| {
+                // A row without a partition is reported as a failed check, but as one without a name.
+                of_sqlstate(said.code().code(), said.constraint().is_some())
+            }),
             Self::Sqlite(error) => error.sqlite_error_code().map_or(Remedy::Retry, of_sqlite),
             _ => Remedy::Retry,
         }
     }
 }
 
-fn of_sqlstate(state: &str) -> Remedy {
+fn of_sqlstate(state: &str, names_constraint: bool) -> Remedy {
     match state {
-        // A missing partition is reported as a failed check; connecting again looks at the partitions anew,
-        // and makes those that somebody has dropped.
-        "23514" => Remedy::Retry,
+        // A missing partition: connecting again looks at the partitions anew, and makes those that somebody
+        // has dropped.
+        "23514" if !names_constraint => Remedy::Retry,
         // Data exceptions and constraints: the same data will fail again.
         _ if state.starts_with("22") || state.starts_with("23") => Remedy::Drop,
         // 08 connection, 25006 read-only (a provider whose disk is full), 40 serialisation and deadlock,
@@ -174,18 +177,16 @@ mod tests {
 
     #[test]
     fn only_data_that_can_never_be_stored_is_dropped() {
-        for state in [
-            "08006", "25006", "40001", "40P01", "42P01", "53100", "53300", "55P03", "57P01", "57P03",
-            "58030", "23514", "XX000",
-        ] {
-            assert_eq!(of_sqlstate(state), Remedy::Retry, "{state}");
-        }
-        for state in ["22003", "22008", "22P03", "23502", "23505"] {
-            assert_eq!(of_sqlstate(state), Remedy::Drop, "{state}");
-        }
-        for code in
-            [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull, ErrorCode::ReadOnly]
+        for state in
+            "08006 25006 40001 40P01 42P01 53100 53300 55P03 57P01 57P03 58030 23514 XX000".split(' ')
         {
+            assert_eq!(of_sqlstate(state, false), Remedy::Retry, "{state}");
+        }
+        for state in ["22003", "22008", "22P03", "23502", "23505", "23514"] {
+            assert_eq!(of_sqlstate(state, true), Remedy::Drop, "{state}");
+        }
+        use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
+        for code in [DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly] {
             assert_eq!(of_sqlite(code), Remedy::Retry, "{code:?}");
         }
         assert_eq!(of_sqlite(ErrorCode::ConstraintViolation), Remedy::Drop);

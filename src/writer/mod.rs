@@ -10,7 +10,7 @@
 //! while the store is away batches stay in the bounded queue, and when that is full the oldest is dropped,
 //! counted, and recorded in `ingest_gaps` once the store is back.
 //!
-//! Policy is in pure cores (`batch`, `queue`, `tally`, `pgcopy`, `latest`, `partition`, `backoff`, and the
+//! Policy is in pure cores (`batch`, `tally`, `pgcopy`, `latest`, `partition`, `backoff`, and the
 //! error classes in `error`); the drivers (`drive`, `postgres`, `sqlite`) hold none.
 //!
 //! Invariant: every sample gathered is, at the end, stored exactly once or counted as dropped.
@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use rtrb::Consumer;
 
 use crate::clock::Micros;
-use crate::config::{QUEUE_BYTES_MAX, RETENTION_DEFAULT};
+use crate::config::{DRAIN_STORE_MAX, QUEUE_BYTES_MAX, RETENTION_DEFAULT};
 use crate::sample::Sample;
 
 mod backoff;
@@ -55,11 +55,19 @@ pub struct WriterOptions {
     pub queue_bytes_max: usize,
     /// How long raw samples are kept; `None` keeps them for ever.
     pub retention: Option<Micros>,
+    /// How long to go on trying to store what is left when all shards have ended.
+    pub drain_max: Micros,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { store: None, cpu: None, queue_bytes_max: QUEUE_BYTES_MAX, retention: Some(RETENTION_DEFAULT) }
+        Self {
+            store: None,
+            cpu: None,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            retention: Some(RETENTION_DEFAULT),
+            drain_max: DRAIN_STORE_MAX,
+        }
     }
 }
 
@@ -133,19 +141,22 @@ impl WriterHandle {
 /// Starts the writer on a thread of its own.
 ///
 /// It ends by itself once every producer is gone and every ring is empty, and all of it is stored, or
-/// [`DRAIN_STORE_MAX`](crate::config::DRAIN_STORE_MAX) after that; what then remains counts as dropped.
+/// `drain_max` after that; what then remains counts as dropped.
+///
+/// # Errors
+/// If the thread or its runtime cannot be made.
 pub fn spawn(consumers: Vec<Consumer<Sample>>, options: WriterOptions) -> std::io::Result<WriterHandle> {
     let published = Arc::new(Mutex::new(Arc::new(Snapshot::default())));
-    let out = Arc::clone(&published);
+    let shared = Arc::clone(&published);
+    let runtime = drive::runtime()?;
     let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-        if let Some(cpu) = options.cpu {
-            // Refused means that the CPU was taken from us since we asked: the scheduler then chooses.
-            core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+        if let Some(id) = options.cpu
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            // The CPU was taken from us since we asked: the scheduler then chooses.
+            log::warn!("the writer cannot be pinned to CPU {id}");
         }
-        drive::run(consumers, &options, out).unwrap_or_else(|error| {
-            log::error!("the writer cannot run: {error}");
-            Arc::new(Snapshot::default())
-        })
+        drive::run(consumers, &options, &runtime, &shared)
     })?;
     Ok(WriterHandle { published, thread })
 }

@@ -1,91 +1,133 @@
-//! The PostgreSQL driver: statements, transactions, and nothing that decides.
+//! PostgreSQL 13 or newer: one connection, no session state, so that a pooler in transaction mode will do
+//! (one that tracks prepared statements: PgBouncer 1.22.1 or newer).
 //!
-//! A batch is one transaction: the cursor moves, the rows are copied, states and gaps are written. Whether a
-//! batch whose COMMIT was not answered is in the table is therefore known from the cursor alone (`drive.rs`).
+//! A delivery is one transaction of three round trips, the first and the last pipelined:
 //!
-//! No session state is relied on (no `SET`, no session lock, no `LISTEN`), so a pooler may stand in between.
-//! Every wait has an end: `statement_timeout` does not stop a COPY whose other side went silent, so the caller
-//! bounds each call and drops the connection with it.
+//! ```text
+//! BEGIN, advance the cursor, COPY ─►        cursor row is locked: a zombie of ours is waited for
+//!                    ◄─ one row, ready for data
+//! COPY data in chunks of 256 KiB  ─►
+//!                    ◄─ row count
+//! endpoint_state, ingest_gaps, COMMIT ─►
+//!                    ◄─ done               lost answer: the cursor tells on the next connection
+//! ```
+//!
+//! Out of scope: policy (`drive.rs`), which partitions (`partition.rs`), encoding (`pgcopy.rs`).
+//!
+//! Invariant: after an error the connection is not used again; its transaction dies with it.
 
-use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
+use futures_util::future::{join, join3, join4};
+use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Statement, Transaction};
-use uuid::Uuid;
+use tokio_postgres::{Client, NoTls, Statement};
 
 use super::migrate::{self, Applied};
 use super::partition::{self, Range};
 use super::rows::{EndpointRow, check_names};
-use super::store::Ingest;
-use super::{PostgresUrl, StoreError, StoreUrl, Upserted, pgcopy};
+use super::store::{Delivery, Ingest};
+use super::{PostgresUrl, StoreError, Upserted, pgcopy};
 use crate::clock::{Micros, Wall};
 use crate::config::UPSERT_ROWS_MAX;
 use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::sample::Sample;
 
+/// Advisory locks of ours have this as their first half: `ring` in ASCII.
+const LOCK_SPACE: i32 = 0x7269_6e67;
+/// Second half: migrations.
+const LOCK_MIGRATE: i32 = 1;
+/// Second half: partitions being made.
+const LOCK_PARTITIONS: i32 = 2;
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Postgres {
     client: Client,
-    copy: Option<Statement>,
-    /// The partitions of `metrics` that this connection has seen or made, in order.
-    partitions: Vec<Range>,
+    connection: JoinHandle<()>,
+    delivering: Option<Delivering>,
 }
 
-/// Taken while migrating and while making or dropping partitions, for the transaction: "ringprob" as a number.
-const LOCK_KEY: i64 = 0x7269_6e67_7072_6f62;
+/// What deliveries need beyond the connection.
+struct Delivering {
+    ingest: Ingest,
+    /// Where the cursor stands.
+    seq: i64,
+    width: Micros,
+    partitions: Vec<Partition>,
+    advance: Statement,
+    copy: Statement,
+    state: Statement,
+    gap: Statement,
+}
+
+/// A partition of `metrics`.
+struct Partition {
+    range: Range,
+    /// Quoted, and qualified if need be.
+    table: String,
+    /// Whether we made it: what others attached is not ours to drop.
+    ours: bool,
+}
+
+impl std::fmt::Debug for Delivering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivering").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Closes the socket even if the server does not read from it any more.
+        self.connection.abort();
+    }
+}
 
 impl Postgres {
-    pub(super) async fn connect(url: &PostgresUrl) -> Result<Self, StoreError> {
-        let open =
-            |message: String| StoreError::Open { store: StoreUrl::Postgres(Box::new(url.clone())), message };
-        let (client, connection) =
-            url.config().connect(NoTls).await.map_err(|error| open(super::error::postgres_prose(&error)))?;
-        // It ends with the client; what went wrong is told to whoever waits for an answer.
-        tokio::spawn(connection);
-        Ok(Self { client, copy: None, partitions: Vec::new() })
+    /// Connects.
+    pub(super) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
+        let (client, connection) = url.config().connect(NoTls).await?;
+        let connection = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // Whoever waits for an answer gets the error too, and says what it means.
+                log::debug!("connection to the database: {}", super::error::postgres_prose(&error));
+            }
+        });
+        Ok(Self { client, connection, delivering: None })
     }
 
-    // --- schema -----------------------------------------------------------------------------------------
+    /// The rows of `schema_migrations`; none if there is no such table.
+    pub(super) async fn applied(&self) -> Result<Vec<Applied>, StoreError> {
+        applied(&self.client).await
+    }
 
+    /// See [`super::Store::migrate`].
     pub(super) async fn migrate(&mut self) -> Result<Vec<u32>, StoreError> {
         let transaction = self.client.transaction().await?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK_KEY]).await?;
+        transaction.batch_execute(&lock(LOCK_MIGRATE)).await?;
         transaction
             .batch_execute(
-                "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL, \
-                 checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())",
+                "SET LOCAL client_min_messages = warning;
+                 CREATE TABLE IF NOT EXISTS schema_migrations (
+                    version    integer PRIMARY KEY,
+                    name       text NOT NULL,
+                    checksum   text NOT NULL,
+                    applied_at timestamptz NOT NULL DEFAULT now()
+                )",
             )
             .await?;
-        let applied = applied(&transaction).await?;
-        let mut versions = Vec::new();
-        for migration in migrate::pending(migrate::POSTGRES, &applied)? {
+        let pending = migrate::pending(migrate::POSTGRES, &applied(transaction.client()).await?)?;
+        for migration in &pending {
             transaction.batch_execute(migration.sql).await?;
-            let version = migration.version.cast_signed();
-            transaction
-                .execute(
-                    "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
-                    &[&version, &migration.name, &migration.checksum()],
-                )
-                .await?;
-            versions.push(migration.version);
+            let insert = "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)";
+            let version = i32::try_from(migration.version).unwrap_or(i32::MAX);
+            transaction.execute(insert, &[&version, &migration.name, &migration.checksum()]).await?;
         }
         transaction.commit().await?;
-        Ok(versions)
+        Ok(pending.iter().map(|migration| migration.version).collect())
     }
-
-    pub(super) async fn check_schema(&mut self) -> Result<(), StoreError> {
-        let transaction = self.client.transaction().await?;
-        let exists =
-            transaction.query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[]).await?;
-        let applied = if exists.get(0) { applied(&transaction).await? } else { Vec::new() };
-        migrate::check(migrate::POSTGRES, &applied)
-    }
-
-    // --- endpoints --------------------------------------------------------------------------------------
 
     pub(super) async fn upsert_endpoints(&mut self, endpoints: &[Endpoint]) -> Result<Upserted, StoreError> {
         check_names(endpoints)?;
@@ -131,218 +173,285 @@ impl Postgres {
             .collect()
     }
 
-    // --- samples ----------------------------------------------------------------------------------------
-
-    /// The number of the last batch of this writer that is stored; 0 for none.
-    pub(super) async fn cursor(&mut self, writer_id: Uuid) -> Result<i64, StoreError> {
-        self.client
-            .execute(
-                "INSERT INTO ingest_cursor (writer_id, seq) VALUES ($1, 0) ON CONFLICT DO NOTHING",
-                &[&writer_id],
-            )
-            .await?;
-        let row = self
-            .client
-            .query_one("SELECT seq FROM ingest_cursor WHERE writer_id = $1", &[&writer_id])
-            .await?;
-        Ok(row.get(0))
+    /// See [`super::Store::begin_ingest`].
+    pub(super) async fn begin_ingest(&mut self, ingest: Ingest) -> Result<(), StoreError> {
+        migrate::check(migrate::POSTGRES, &self.applied().await?)?;
+        let client = &self.client;
+        let copy = format!("COPY metrics ({}) FROM STDIN (FORMAT binary)", pgcopy::COLUMNS.join(", "));
+        let (advance, copy, state, gap) =
+            join4(client.prepare(ADVANCE), client.prepare(&copy), client.prepare(STATE), client.prepare(GAP))
+                .await;
+        let create = "INSERT INTO ingest_cursor (writer_id, seq) VALUES ($1, 0) ON CONFLICT DO NOTHING";
+        client.execute(create, &[&ingest.writer]).await?;
+        let query = "SELECT seq FROM ingest_cursor WHERE writer_id = $1";
+        let seq: i64 = client.query_one(query, &[&ingest.writer]).await?.get(0);
+        if seq < ingest.acknowledged {
+            // Rows and cursor went back together, and the batches are no longer in memory.
+            log::warn!(
+                "the database has forgotten {} batches that it had acknowledged: was it restored, or failed over to an asynchronous standby?",
+                ingest.acknowledged - seq
+            );
+        }
+        self.delivering = Some(Delivering {
+            ingest,
+            seq,
+            width: partition::width(ingest.retention),
+            partitions: list_partitions(client).await?,
+            advance: advance?,
+            copy: copy?,
+            state: state?,
+            gap: gap?,
+        });
+        Ok(())
     }
 
-    /// Makes the partitions that `rows` and the near future need.
-    pub(super) async fn make_partitions(
-        &mut self,
-        rows: &[Sample],
-        now: Wall,
-        width: Micros,
-    ) -> Result<(), StoreError> {
-        if partition::missing(&self.partitions, rows, now, width).is_empty() {
+    /// See [`super::Store::deliver`].
+    pub(super) async fn deliver(&mut self, delivery: &Delivery, now: Wall) -> Result<(), StoreError> {
+        let Self { client, delivering: Some(delivering), .. } = self else { return Err(StoreError::Closed) };
+        if delivery.seq <= delivering.seq {
+            // The COMMIT of an earlier connection was done, and its answer lost.
             return Ok(());
         }
-        let transaction = self.client.transaction().await?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK_KEY]).await?;
-        let mut partitions: Vec<Range> =
-            existing(&transaction).await?.into_iter().map(|(_, range)| range).collect();
-        for range in partition::missing(&partitions, rows, now, width) {
-            let (name, from, to) =
-                (partition::name(range.from), partition::prose(range.from), partition::prose(range.to));
-            // Made on its own and then attached: CREATE … PARTITION OF would lock out every reader and writer.
-            transaction
+        delivering.make_partitions(client, &delivery.rows, now).await?;
+        let Delivering { ingest, seq, advance, copy, state, gap, .. } = &*delivering;
+        let rows = i64::try_from(delivery.rows.len()).unwrap_or(i64::MAX);
+        let values: [&(dyn ToSql + Sync); 4] = [&ingest.writer, &delivery.seq, seq, &rows];
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        if delivery.rows.is_empty() {
+            let (begun, advanced) = join(client.batch_execute(begin), client.execute(advance, &values)).await;
+            begun?;
+            one_row(advanced?)?;
+        } else {
+            let (begun, advanced, sink) = join3(
+                client.batch_execute(begin),
+                client.execute(advance, &values),
+                client.copy_in::<_, Bytes>(copy),
+            )
+            .await;
+            begun?;
+            one_row(advanced?)?;
+            let mut sink = Box::pin(sink?);
+            for chunk in pgcopy::chunks(&delivery.rows) {
+                sink.feed(chunk).await?;
+            }
+            let copied = sink.as_mut().finish().await?;
+            assert!(copied == delivery.rows.len() as u64, "COPY counts what it was sent");
+        }
+        let (stated, recorded, committed) = join3(
+            write_state(client, state, &delivery.latest),
+            write_gaps(client, gap, ingest, delivery),
+            client.batch_execute("COMMIT"),
+        )
+        .await;
+        // If either failed, the COMMIT was a rollback.
+        stated?;
+        recorded?;
+        committed?;
+        delivering.seq = delivery.seq;
+        Ok(())
+    }
+
+    /// See [`super::Store::retain`].
+    pub(super) async fn retain(&mut self, now: Wall) -> Result<bool, StoreError> {
+        let Self { client, delivering: Some(delivering), .. } = self else { return Ok(false) };
+        let Some(retention) = delivering.ingest.retention else { return Ok(false) };
+        let gone = |it: &Partition| it.ours && partition::expired(it.range, now, retention);
+        // What others have made or dropped meanwhile counts too.
+        delivering.partitions = list_partitions(client).await?;
+        let expired: Vec<String> =
+            delivering.partitions.iter().filter(|it| gone(it)).map(|it| it.table.clone()).collect();
+        for table in expired {
+            // Queries on `metrics` wait behind us while we wait: so briefly, and again in the next round.
+            let drop = format!(
+                "BEGIN; SET LOCAL lock_timeout = '200ms'; SET LOCAL client_min_messages = warning; DROP TABLE IF EXISTS {table}; COMMIT"
+            );
+            match client.batch_execute(&drop).await {
+                Ok(()) => log::debug!("partition {table} dropped: past its retention"),
+                Err(error) if error.as_db_error().is_some() => {
+                    log::debug!(
+                        "partition {table} not dropped yet: {}",
+                        super::error::postgres_prose(&error)
+                    );
+                    client.batch_execute("ROLLBACK").await?;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        delivering.partitions = list_partitions(client).await?;
+        Ok(false)
+    }
+}
+
+impl Delivering {
+    /// Makes the partitions that these rows, and the hours to come, need.
+    async fn make_partitions(
+        &mut self,
+        client: &Client,
+        rows: &[Sample],
+        now: Wall,
+    ) -> Result<(), StoreError> {
+        if partition::missing(&ranges(&self.partitions), rows, now, self.width).is_empty() {
+            return Ok(());
+        }
+        client.batch_execute(&format!("BEGIN; {}", lock(LOCK_PARTITIONS))).await?;
+        // Again under the lock: another writer may have made them just now.
+        let existing = list_partitions(client).await?;
+        for range in partition::missing(&ranges(&existing), rows, now, self.width) {
+            let table = partition::name(range.from);
+            // Made apart and then attached: `PARTITION OF` would lock out every reader of `metrics`. Rows are
+            // never updated and soon dropped, so nothing is gained by vacuuming them after inserts.
+            client
                 .batch_execute(&format!(
-                    "CREATE TABLE {name} (LIKE metrics INCLUDING ALL); \
-                     ALTER TABLE metrics ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}')"
+                    "CREATE TABLE {table} (LIKE metrics INCLUDING ALL)
+                         WITH (autovacuum_vacuum_insert_threshold = -1);
+                     ALTER TABLE metrics ATTACH PARTITION {table}
+                         FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
+                    partition::unix_s(range.from),
+                    partition::unix_s(range.to)
                 ))
                 .await?;
-            log::debug!("partition {name} made");
-            partitions.push(range);
+            log::debug!("partition {table} made");
         }
-        transaction.commit().await?;
-        partitions.sort_unstable();
+        let (partitions, committed) = (list_partitions(client).await?, client.batch_execute("COMMIT").await);
+        committed?;
         self.partitions = partitions;
         Ok(())
     }
-
-    /// Stores a batch. [`StoreError::CursorMoved`]: the cursor does not stand before it.
-    pub(super) async fn ingest(&mut self, ingest: &Ingest<'_>) -> Result<(), StoreError> {
-        if self.copy.is_none() {
-            let columns = pgcopy::COLUMNS.join(", ");
-            let copy = format!("COPY metrics ({columns}) FROM STDIN (FORMAT binary)");
-            self.copy = Some(self.client.prepare(&copy).await?);
-        }
-        let copy = self.copy.clone().expect("prepared just now");
-        let transaction = self.client.transaction().await?;
-        let moved = transaction
-            .execute(
-                "UPDATE ingest_cursor SET seq = $2::bigint, rows = rows + $3::bigint, updated_at = now() \
-                 WHERE writer_id = $1 AND seq = $2::bigint - 1",
-                &[&ingest.writer_id, &ingest.seq, &(ingest.rows.len() as u64).cast_signed()],
-            )
-            .await?;
-        if moved != 1 {
-            return Err(StoreError::CursorMoved);
-        }
-        let mut sink = pin!(transaction.copy_in::<_, Bytes>(&copy).await?);
-        for chunk in pgcopy::chunks(ingest.rows) {
-            sink.send(chunk).await?;
-        }
-        sink.finish().await?;
-        write_states(&transaction, ingest.states).await?;
-        for gap in ingest.gaps {
-            transaction
-                .execute(
-                    "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, reason) VALUES ($1, \
-                     timestamptz 'epoch' + $2::float8 * interval '1 us', \
-                     timestamptz 'epoch' + $3::float8 * interval '1 us', $4, $5)",
-                    &[
-                        &ingest.writer_id,
-                        &f64_us(gap.from),
-                        &f64_us(gap.to),
-                        &gap.rows.cast_signed(),
-                        &gap.reason.name(),
-                    ],
-                )
-                .await?;
-        }
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Drops the partitions that are past their retention. One that is in use is left for the next time.
-    pub(super) async fn retain(&mut self, now: Wall, retention: Micros) -> Result<(), StoreError> {
-        let transaction = self.client.transaction().await?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK_KEY]).await?;
-        let partitions = existing(&transaction).await?;
-        transaction.commit().await?;
-        for (name, range) in partitions {
-            if !partition::expired(range, now, retention) {
-                continue;
-            }
-            let wait_ms = DROP_LOCK_WAIT.as_millis();
-            let dropped = self
-                .client
-                .batch_execute(&format!(
-                    "BEGIN; SET LOCAL lock_timeout = {wait_ms}; DROP TABLE IF EXISTS {name}; COMMIT"
-                ))
-                .await;
-            match dropped {
-                Ok(()) => {
-                    log::info!("partition {name} is past its retention, dropped");
-                    self.partitions.retain(|known| *known != range);
-                }
-                Err(error) => {
-                    log::debug!("partition {name} is in use: {}", super::error::postgres_prose(&error));
-                    self.client.batch_execute("ROLLBACK").await?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-/// DROP needs the parent's exclusive lock; COPY must not queue behind it for long.
-const DROP_LOCK_WAIT: Duration = Duration::from_millis(200);
+fn lock(key: i32) -> String {
+    format!("SELECT pg_advisory_xact_lock({LOCK_SPACE}, {key})")
+}
 
-async fn applied(transaction: &Transaction<'_>) -> Result<Vec<Applied>, StoreError> {
-    let rows =
-        transaction.query("SELECT version, checksum FROM schema_migrations ORDER BY version", &[]).await?;
-    let applied = |row: &tokio_postgres::Row| Applied {
-        version: row.get::<_, i32>(0).cast_unsigned(),
+/// Exactly one cursor row must have moved.
+fn one_row(advanced: u64) -> Result<(), StoreError> {
+    if advanced == 1 { Ok(()) } else { Err(StoreError::CursorMoved) }
+}
+
+async fn applied(client: &Client) -> Result<Vec<Applied>, StoreError> {
+    let table = client.query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[]).await?;
+    if !table.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let rows = client.query("SELECT version, checksum FROM schema_migrations ORDER BY version", &[]).await?;
+    let applied = rows.iter().map(|row| Applied {
+        version: u32::try_from(row.get::<_, i32>(0)).unwrap_or(u32::MAX),
         checksum: row.get(1),
-    };
-    Ok(rows.iter().map(applied).collect())
+    });
+    Ok(applied.collect())
 }
 
-/// The partitions of `metrics` with their bounds, in order.
-async fn existing(transaction: &Transaction<'_>) -> Result<Vec<(String, Range)>, StoreError> {
-    let rows = transaction
+fn ranges(partitions: &[Partition]) -> Vec<Range> {
+    partitions.iter().map(|partition| partition.range).collect()
+}
+
+/// The partitions of `metrics`, in order of time.
+async fn list_partitions(client: &Client) -> Result<Vec<Partition>, StoreError> {
+    // The bounds are printed and parsed by the same session, so its time zone and date style do not matter.
+    // An open end (MINVALUE, or a default partition) is as far as samples can be from.
+    let rows = client
         .query(
-            "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname),
-                    (extract(epoch FROM (b.found)[1]::timestamptz) * 1000000)::bigint,
-                    (extract(epoch FROM (b.found)[2]::timestamptz) * 1000000)::bigint
-             FROM pg_inherits AS i
-             JOIN pg_class AS c ON c.oid = i.inhrelid
-             JOIN pg_namespace AS n ON n.oid = c.relnamespace
-             CROSS JOIN LATERAL (
-                 SELECT regexp_match(pg_get_expr(c.relpartbound, c.oid), $$FROM \\('([^']+)'\\) TO \\('([^']+)'\\)$$)
-             ) AS b (found)
-             WHERE i.inhparent = 'metrics'::regclass AND b.found IS NOT NULL
-             ORDER BY 2",
+            r"SELECT coalesce(floor(extract(epoch FROM bound[1]::timestamptz))::bigint, 0),
+                     coalesce(ceil(extract(epoch FROM bound[2]::timestamptz))::bigint, 253402304400),
+                     table_name,
+                     ours
+              FROM (
+                  SELECT regexp_match(pg_get_expr(relpartbound, oid), 'FROM \(''?(.+?)''?\) TO \(''?(.+?)''?\)') AS raw,
+                         oid::regclass::text AS table_name,
+                         relname ~ '^metrics_\d{8}_\d{4,6}$' AS ours
+                  FROM pg_class
+                  WHERE oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'metrics'::regclass)
+              ) AS partitions,
+              LATERAL (SELECT ARRAY[nullif(raw[1], 'MINVALUE'), nullif(raw[2], 'MAXVALUE')] AS bound) AS bounds
+              ORDER BY 1",
             &[],
         )
         .await?;
-    let range = |row: &tokio_postgres::Row| Range { from: Wall(row.get(1)), to: Wall(row.get(2)) };
-    Ok(rows.iter().map(|row| (row.get(0), range(row))).collect())
+    let wall = |seconds: i64| Wall(seconds.saturating_mul(1_000_000));
+    let partition = |row: &tokio_postgres::Row| Partition {
+        range: Range { from: wall(row.get(0)), to: wall(row.get(1)) },
+        table: row.get(2),
+        ours: row.get(3),
+    };
+    Ok(rows.iter().map(partition).collect())
 }
 
-/// One statement for all: states are few compared with samples, and an upsert per row would not be.
-async fn write_states(transaction: &Transaction<'_>, states: &[Sample]) -> Result<(), StoreError> {
-    if states.is_empty() {
+/// Upserts `endpoint_state`; one statement, whatever the number of rows.
+async fn write_state(client: &Client, statement: &Statement, latest: &[Sample]) -> Result<(), StoreError> {
+    if latest.is_empty() {
         return Ok(());
     }
-    let ints = |of: fn(&Sample) -> i32| states.iter().map(of).collect::<Vec<i32>>();
-    let smalls = |of: fn(&Sample) -> i16| states.iter().map(of).collect::<Vec<i16>>();
-    let ts: Vec<f64> = states.iter().map(|state| f64_us(state.ts)).collect();
-    let ids = ints(|state| state.endpoint_id.0);
-    let (outcome, failure, status) =
-        (smalls(|state| state.outcome as i16), smalls(|state| state.reason), smalls(|state| state.status));
-    let phases: [Vec<i32>; 6] = [
-        ints(|state| state.phases.resolve_us),
-        ints(|state| state.phases.connect_us),
-        ints(|state| state.phases.tls_us),
-        ints(|state| state.phases.processing_us),
-        ints(|state| state.phases.transfer_us),
-        ints(|state| state.total_us),
+    let ids: Vec<i32> = latest.iter().map(|row| row.endpoint_id.0).collect();
+    let ts: Vec<_> = latest.iter().map(|row| timestamp(row.ts)).collect();
+    let codes: [Vec<i16>; 3] = [
+        latest.iter().map(|row| row.outcome as i16).collect(),
+        latest.iter().map(|row| row.reason).collect(),
+        latest.iter().map(|row| row.status).collect(),
     ];
-    let [resolve, connect, tls, processing, transfer, total] = &phases;
-    transaction
+    let phase =
+        |phase: usize| -> Vec<i32> { latest.iter().map(|row| row.phases.as_array()[phase]).collect() };
+    let phases = [phase(0), phase(1), phase(2), phase(3), phase(4)];
+    let total_us: Vec<i32> = latest.iter().map(|row| row.total_us).collect();
+    client
         .execute(
-            "INSERT INTO endpoint_state (endpoint_id, ts, since, outcome, failure, status, resolve_us, \
-                 connect_us, tls_us, processing_us, transfer_us, total_us)
-             SELECT u.id, timestamptz 'epoch' + u.us * interval '1 us', timestamptz 'epoch' + u.us * interval \
-                 '1 us', u.outcome, u.failure, u.status, u.resolve, u.connect, u.tls, u.processing, u.transfer, \
-                 u.total
-             FROM unnest($1::int[], $2::float8[], $3::smallint[], $4::smallint[], $5::smallint[], $6::int[], \
-                 $7::int[], $8::int[], $9::int[], $10::int[], $11::int[])
-                 AS u (id, us, outcome, failure, status, resolve, connect, tls, processing, transfer, total)
-             ON CONFLICT (endpoint_id) DO UPDATE SET
-                 ts = excluded.ts,
-                 since = CASE WHEN endpoint_state.outcome = excluded.outcome THEN endpoint_state.since
-                         ELSE excluded.ts END,
-                 outcome = excluded.outcome, failure = excluded.failure, status = excluded.status,
-                 resolve_us = excluded.resolve_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
-                 processing_us = excluded.processing_us, transfer_us = excluded.transfer_us,
-                 total_us = excluded.total_us
-             WHERE excluded.ts > endpoint_state.ts",
-            &[&ids, &ts, &outcome, &failure, &status, resolve, connect, tls, processing, transfer, total],
+            statement,
+            &[
+                &ids, &ts, &codes[0], &codes[1], &codes[2], &phases[0], &phases[1], &phases[2], &phases[3],
+                &phases[4], &total_us,
+            ],
         )
         .await?;
     Ok(())
 }
 
-/// An interval is multiplied by a double in PostgreSQL. Exact: microseconds until the year 2255 are below 2⁵³.
-#[expect(clippy::cast_precision_loss, reason = "below 2^53 until the year 2255")]
-fn f64_us(at: Wall) -> f64 {
-    at.0 as f64
+async fn write_gaps(
+    client: &Client,
+    statement: &Statement,
+    ingest: &Ingest,
+    delivery: &Delivery,
+) -> Result<(), StoreError> {
+    if delivery.gaps.is_empty() {
+        return Ok(());
+    }
+    let from: Vec<_> = delivery.gaps.iter().map(|gap| timestamp(gap.from)).collect();
+    let to: Vec<_> = delivery.gaps.iter().map(|gap| timestamp(gap.to)).collect();
+    let rows: Vec<i64> =
+        delivery.gaps.iter().map(|gap| i64::try_from(gap.rows).unwrap_or(i64::MAX)).collect();
+    let reason: Vec<&str> = delivery.gaps.iter().map(|gap| gap.reason.name()).collect();
+    client.execute(statement, &[&ingest.writer, &from, &to, &rows, &reason]).await?;
+    Ok(())
 }
+
+/// What the driver sends as a `timestamptz`. Samples are from 1970 or later (`batch.rs`).
+fn timestamp(at: Wall) -> std::time::SystemTime {
+    UNIX_EPOCH + Duration::from_micros(at.0.max(0).unsigned_abs())
+}
+
+const ADVANCE: &str = "UPDATE ingest_cursor SET seq = $2, rows = rows + $4, updated_at = now()
+    WHERE writer_id = $1 AND seq = $3";
+
+const STATE: &str = "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, outcome, failure, status,
+        resolve_us, connect_us, tls_us, processing_us, transfer_us, total_us)
+    SELECT endpoint_id, ts, ts, outcome, failure, status, resolve_us, connect_us, tls_us, processing_us,
+        transfer_us, total_us
+    FROM UNNEST($1::integer[], $2::timestamptz[], $3::smallint[], $4::smallint[], $5::smallint[],
+        $6::integer[], $7::integer[], $8::integer[], $9::integer[], $10::integer[], $11::integer[])
+        AS latest (endpoint_id, ts, outcome, failure, status, resolve_us, connect_us, tls_us, processing_us,
+        transfer_us, total_us)
+    ON CONFLICT (endpoint_id) DO UPDATE
+    SET ts = excluded.ts,
+        since = CASE WHEN state.outcome = excluded.outcome THEN state.since ELSE excluded.ts END,
+        outcome = excluded.outcome, failure = excluded.failure, status = excluded.status,
+        resolve_us = excluded.resolve_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
+        processing_us = excluded.processing_us, transfer_us = excluded.transfer_us,
+        total_us = excluded.total_us
+    WHERE state.ts < excluded.ts";
+
+const GAP: &str = "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, reason)
+    SELECT $1, from_ts, to_ts, rows, reason
+    FROM UNNEST($2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
+        AS gaps (from_ts, to_ts, rows, reason)";
 
 /// The rows of a statement, as one array per column.
 #[derive(Debug, Default)]

@@ -1,240 +1,332 @@
-//! The SQLite driver: the same statements as `postgres.rs`, for a file.
+//! The embedded store: one SQLite file, one connection, one transaction per batch.
 //!
-//! Calls block; they run on the writer's own thread, or before probing starts. The file is in WAL mode with
-//! `synchronous = NORMAL`: a crash of this process loses nothing that was committed, a power cut may lose the
-//! last commits but never the file.
+//! SQLite calls block, for as long as the disk or another process's lock does. So the connection lives on a
+//! thread of its own, which takes its jobs from a channel; the writer's thread goes on gathering meanwhile.
+//! The thread is spawned from the writer's and inherits its CPU.
+//!
+//! WAL with `synchronous=NORMAL`: a crash of the process loses nothing that was committed; a crash of the
+//! machine may lose the last commits, never the file. The cursor is kept here too: a transaction whose
+//! answer came after the deadline is recognised as done.
+//!
+//! Out of scope: policy (`drive.rs`), decoding of endpoints (`rows.rs`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::oneshot;
 
 use super::migrate::{self, Applied};
 use super::rows::{EndpointRow, check_names};
-use super::store::Ingest;
-use super::{StoreError, StoreUrl, Upserted, partition, pgcopy};
-use crate::clock::{Micros, Wall};
+use super::store::{Delivery, Ingest};
+use super::{StoreError, Upserted, partition, pgcopy};
+use crate::clock::Wall;
 use crate::config::{RETENTION_SLICE_ROWS, SQLITE_BUSY_MAX};
 use crate::endpoint::{Endpoint, StoredEndpoint};
+use crate::sample::Sample;
 
-/// An open file.
+/// The file's WAL is cut back to this after a checkpoint, so that one long reader does not leave it large.
+const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
+/// Half the B-tree pages of the default for rows that are only ever appended.
+const PAGE_BYTES: i64 = 8192;
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A connection, on its own thread.
 #[derive(Debug)]
 pub(super) struct Sqlite {
-    connection: Connection,
+    jobs: mpsc::Sender<Job>,
+    ingest: Option<Ingest>,
 }
 
 impl Sqlite {
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let open = |error: rusqlite::Error| StoreError::Open {
-            store: StoreUrl::Sqlite(path.to_owned()),
-            message: error.to_string(),
-        };
-        let connection = Connection::open(path).map_err(open)?;
-        connection.busy_timeout(SQLITE_BUSY_MAX.as_duration()).map_err(open)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(open)?;
-        Ok(Self { connection })
-    }
-
-    // --- schema -----------------------------------------------------------------------------------------
-
-    pub(super) fn migrate(&mut self, now: Wall) -> Result<Vec<u32>, StoreError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch(
-            "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, \
-             checksum TEXT NOT NULL, applied_at INTEGER NOT NULL) STRICT",
-        )?;
-        let applied = applied(&transaction)?;
-        let mut versions = Vec::new();
-        for migration in migrate::pending(migrate::SQLITE, &applied)? {
-            transaction.execute_batch(migration.sql)?;
-            transaction.execute(
-                "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?1, ?2, ?3, ?4)",
-                params![migration.version, migration.name, migration.checksum(), now.0],
-            )?;
-            versions.push(migration.version);
-        }
-        transaction.commit()?;
-        Ok(versions)
-    }
-
-    pub(super) fn check_schema(&mut self) -> Result<(), StoreError> {
-        let transaction = self.connection.transaction()?;
-        let exists: bool = transaction.query_row(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations')",
-            [],
-            |row| row.get(0),
-        )?;
-        let applied = if exists { applied(&transaction)? } else { Vec::new() };
-        migrate::check(migrate::SQLITE, &applied)
-    }
-
-    // --- endpoints --------------------------------------------------------------------------------------
-
-    pub(super) fn upsert_endpoints(
-        &mut self,
-        endpoints: &[Endpoint],
-        now: Wall,
-    ) -> Result<Upserted, StoreError> {
-        check_names(endpoints)?;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (mut inserted, mut updated) = (0, 0);
-        {
-            let revision: i64 =
-                transaction.query_row("SELECT coalesce(max(revision), 0) + 1 FROM endpoints", [], |row| {
-                    row.get(0)
-                })?;
-            let mut update = transaction.prepare(UPDATE_ENDPOINT)?;
-            let mut insert = transaction.prepare(INSERT_ENDPOINT)?;
-            for row in endpoints.iter().map(EndpointRow::of) {
-                let values = params![
-                    row.name,
-                    row.url,
-                    row.address,
-                    row.method,
-                    row.headers,
-                    row.body,
-                    row.expect_status,
-                    row.interval_ms,
-                    row.timeout_ms,
-                    row.connection,
-                    row.tags,
-                    row.enabled,
-                    revision,
-                    now.0
-                ];
-                let changed = update.execute(values)? as u64;
-                updated += changed;
-                if changed == 0 {
-                    inserted += insert.execute(values)? as u64;
+    /// Opens the file, and makes it if it is missing.
+    pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
+        let path: PathBuf = path.to_owned();
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (opened, answer) = oneshot::channel();
+        let serve = move || match connect(&path) {
+            Ok(mut connection) => {
+                let _ = opened.send(Ok(()));
+                // Ends when the `Sqlite` is dropped.
+                while let Ok(job) = queue.recv() {
+                    job(&mut connection);
                 }
             }
-        }
-        transaction.commit()?;
-        Ok(Upserted { inserted, updated, unchanged: endpoints.len() as u64 - inserted - updated })
-    }
-
-    pub(super) fn endpoints(&mut self) -> Result<Vec<StoredEndpoint>, StoreError> {
-        let mut statement = self.connection.prepare(SELECT_ENDPOINTS)?;
-        let mut rows = statement.query([])?;
-        let mut endpoints = Vec::new();
-        while let Some(row) = rows.next()? {
-            let endpoint = EndpointRow {
-                name: row.get(1)?,
-                url: row.get(2)?,
-                address: row.get(3)?,
-                method: row.get(4)?,
-                headers: row.get(5)?,
-                body: row.get(6)?,
-                expect_status: row.get(7)?,
-                interval_ms: row.get(8)?,
-                timeout_ms: row.get(9)?,
-                connection: row.get(10)?,
-                tags: row.get(11)?,
-                enabled: row.get(12)?,
-            };
-            endpoints.push(endpoint.endpoint(row.get(0)?, row.get(13)?)?);
-        }
-        Ok(endpoints)
-    }
-
-    // --- samples ----------------------------------------------------------------------------------------
-
-    pub(super) fn cursor(&mut self, writer_id: &str) -> Result<i64, StoreError> {
-        self.connection
-            .execute("INSERT OR IGNORE INTO ingest_cursor (writer_id, seq) VALUES (?1, 0)", [writer_id])?;
-        let cursor = "SELECT seq FROM ingest_cursor WHERE writer_id = ?1";
-        Ok(self.connection.query_row(cursor, [writer_id], |row| row.get(0))?)
-    }
-
-    pub(super) fn ingest(&mut self, ingest: &Ingest<'_>) -> Result<(), StoreError> {
-        let writer_id = ingest.writer_id.to_string();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let moved = transaction.execute(
-            "UPDATE ingest_cursor SET seq = ?2, rows = rows + ?3, updated_at = ?4 \
-             WHERE writer_id = ?1 AND seq = ?2 - 1",
-            params![writer_id, ingest.seq, (ingest.rows.len() as u64).cast_signed(), ingest.now.0],
-        )?;
-        if moved != 1 {
-            return Err(StoreError::CursorMoved);
-        }
-        {
-            let columns = pgcopy::COLUMNS.join(", ");
-            let mut insert = transaction.prepare_cached(&format!(
-                "INSERT INTO metrics ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-                 ?14, ?15, ?16, ?17)"
-            ))?;
-            for row in ingest.rows {
-                insert.execute(params![
-                    row.ts.0,
-                    row.endpoint_id.0,
-                    row.lag_us,
-                    row.phases.resolve_us,
-                    row.phases.connect_us,
-                    row.phases.tls_us,
-                    row.phases.processing_us,
-                    row.phases.transfer_us,
-                    row.total_us,
-                    row.agent_us,
-                    row.bytes_in,
-                    row.bytes_out,
-                    row.cpu_ns,
-                    row.status,
-                    row.outcome as i16,
-                    row.reason,
-                    row.flags.0
-                ])?;
+            Err(error) => {
+                let _ = opened.send(Err(error));
             }
-            let mut state = transaction.prepare_cached(UPSERT_STATE)?;
-            for row in ingest.states {
-                state.execute(params![
-                    row.endpoint_id.0,
-                    row.ts.0,
-                    row.outcome as i16,
-                    row.reason,
-                    row.status,
-                    row.phases.resolve_us,
-                    row.phases.connect_us,
-                    row.phases.tls_us,
-                    row.phases.processing_us,
-                    row.phases.transfer_us,
-                    row.total_us
-                ])?;
-            }
-            for gap in ingest.gaps {
+        };
+        thread::Builder::new().name("sqlite".to_owned()).spawn(serve).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)??;
+        Ok(Self { jobs, ingest: None })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // Nobody waits for the answer any more after a deadline; the work is done all the same.
+            let _ = done.send(job(connection));
+        });
+        self.jobs.send(job).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The rows of `schema_migrations`; none if there is no such table.
+    pub(super) async fn applied(&self) -> Result<Vec<Applied>, StoreError> {
+        self.run(|connection| applied(connection)).await
+    }
+
+    /// See [`super::Store::migrate`].
+    pub(super) async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
+        let now = Wall::now();
+        self.run(move |connection| {
+            // Immediate: the lock is taken before the table is looked at.
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(
+                "CREATE TABLE IF NOT EXISTS schema_migrations (
+                    version    INTEGER PRIMARY KEY,
+                    name       TEXT NOT NULL,
+                    checksum   TEXT NOT NULL,
+                    applied_at INTEGER NOT NULL
+                ) STRICT",
+            )?;
+            let pending = migrate::pending(migrate::SQLITE, &applied(&transaction)?)?;
+            for migration in &pending {
+                transaction.execute_batch(migration.sql)?;
                 transaction.execute(
-                    "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, reason, recorded_at) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    params![
-                        writer_id,
-                        gap.from.0,
-                        gap.to.0,
-                        gap.rows.cast_signed(),
-                        gap.reason.name(),
-                        ingest.now.0
-                    ],
+                    "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (?, ?, ?, ?)",
+                    params![migration.version, migration.name, migration.checksum(), now.0],
                 )?;
             }
-        }
-        transaction.commit()?;
+            transaction.commit()?;
+            Ok(pending.iter().map(|migration| migration.version).collect())
+        })
+        .await
+    }
+
+    /// See [`super::Store::upsert_endpoints`].
+    pub(super) async fn upsert_endpoints(&self, endpoints: Vec<Endpoint>) -> Result<Upserted, StoreError> {
+        check_names(&endpoints)?;
+        let now = Wall::now();
+        self.run(move |connection| upsert(connection, &endpoints, now)).await
+    }
+
+    /// See [`super::Store::endpoints`].
+    pub(super) async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, StoreError> {
+        self.run(|connection| {
+            let mut statement = connection.prepare(SELECT_ENDPOINTS)?;
+            let mut rows = statement.query([])?;
+            let mut endpoints = Vec::new();
+            while let Some(row) = rows.next()? {
+                let endpoint = EndpointRow {
+                    name: row.get(1)?,
+                    url: row.get(2)?,
+                    address: row.get(3)?,
+                    method: row.get(4)?,
+                    headers: row.get(5)?,
+                    body: row.get(6)?,
+                    expect_status: row.get(7)?,
+                    interval_ms: row.get(8)?,
+                    timeout_ms: row.get(9)?,
+                    connection: row.get(10)?,
+                    tags: row.get(11)?,
+                    enabled: row.get(12)?,
+                };
+                endpoints.push(endpoint.endpoint(row.get(0)?, row.get(13)?)?);
+            }
+            Ok(endpoints)
+        })
+        .await
+    }
+
+    /// See [`super::Store::begin_ingest`].
+    pub(super) async fn begin_ingest(&mut self, ingest: Ingest) -> Result<(), StoreError> {
+        migrate::check(migrate::SQLITE, &self.applied().await?)?;
+        self.ingest = Some(ingest);
         Ok(())
     }
 
-    /// Deletes rows past their retention from the front of the table, a slice at a time.
-    pub(super) fn retain(&mut self, now: Wall, retention: Micros) -> Result<(), StoreError> {
-        // Rows are in order of arrival, nearly that of time; without an index only the front is looked at.
-        let delete = "DELETE FROM metrics WHERE ts < ?1 AND rowid IN \
-                      (SELECT rowid FROM metrics ORDER BY rowid LIMIT ?2)";
-        self.connection
-            .execute(delete, params![partition::cutoff(now, retention).0, RETENTION_SLICE_ROWS])?;
-        Ok(())
+    /// See [`super::Store::deliver`].
+    pub(super) async fn deliver(&self, delivery: Arc<Delivery>, now: Wall) -> Result<(), StoreError> {
+        let Some(Ingest { writer, .. }) = self.ingest else { return Err(StoreError::Closed) };
+        self.run(move |connection| deliver(connection, &writer.to_string(), &delivery, now)).await
+    }
+
+    /// See [`super::Store::retain`]: one slice.
+    pub(super) async fn retain(&self, now: Wall) -> Result<bool, StoreError> {
+        let Some(Ingest { retention: Some(retention), .. }) = self.ingest else { return Ok(false) };
+        let cutoff = partition::cutoff(now, retention);
+        self.run(move |connection| {
+            // Rows lie in order of arrival, which is the order of time but for a few seconds: what is past
+            // its retention is at the front, and no index is needed to find it.
+            let deleted = connection.execute(
+                "DELETE FROM metrics
+                 WHERE rowid IN (SELECT rowid FROM metrics ORDER BY rowid LIMIT ?1) AND ts < ?2",
+                params![RETENTION_SLICE_ROWS, cutoff.0],
+            )?;
+            Ok(deleted == usize::try_from(RETENTION_SLICE_ROWS).unwrap_or(usize::MAX))
+        })
+        .await
     }
 }
 
-fn applied(transaction: &Transaction<'_>) -> Result<Vec<Applied>, StoreError> {
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(SQLITE_BUSY_MAX.as_duration())?;
+    // Has an effect only on a file that is still empty, and must come before the journal mode.
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
+    Ok(connection)
+}
+
+fn applied(connection: &Connection) -> Result<Vec<Applied>, StoreError> {
+    let table = connection
+        .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'schema_migrations'", [], |_| Ok(()))
+        .optional()?;
+    if table.is_none() {
+        return Ok(Vec::new());
+    }
     let mut statement =
-        transaction.prepare("SELECT version, checksum FROM schema_migrations ORDER BY version")?;
+        connection.prepare("SELECT version, checksum FROM schema_migrations ORDER BY version")?;
     let rows = statement.query_map([], |row| Ok(Applied { version: row.get(0)?, checksum: row.get(1)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn upsert(connection: &mut Connection, endpoints: &[Endpoint], now: Wall) -> Result<Upserted, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let (mut inserted, mut updated) = (0, 0);
+    {
+        let revision: i64 =
+            transaction
+                .query_row("SELECT coalesce(max(revision), 0) + 1 FROM endpoints", [], |row| row.get(0))?;
+        let mut update = transaction.prepare(UPDATE_ENDPOINT)?;
+        let mut insert = transaction.prepare(INSERT_ENDPOINT)?;
+        for row in endpoints.iter().map(EndpointRow::of) {
+            let values = params![
+                row.name,
+                row.url,
+                row.address,
+                row.method,
+                row.headers,
+                row.body,
+                row.expect_status,
+                row.interval_ms,
+                row.timeout_ms,
+                row.connection,
+                row.tags,
+                row.enabled,
+                revision,
+                now.0
+            ];
+            let changed = update.execute(values)? as u64;
+            updated += changed;
+            if changed == 0 {
+                inserted += insert.execute(values)? as u64;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(Upserted { inserted, updated, unchanged: endpoints.len() as u64 - inserted - updated })
+}
+
+fn deliver(
+    connection: &mut Connection,
+    writer: &str,
+    delivery: &Delivery,
+    now: Wall,
+) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    {
+        let stored_rows = i64::try_from(delivery.rows.len()).unwrap_or(i64::MAX);
+        let advanced = transaction
+            .prepare_cached(
+                "INSERT INTO ingest_cursor AS cursor (writer_id, seq, rows, updated_at) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (writer_id) DO UPDATE
+                 SET seq = excluded.seq, rows = cursor.rows + excluded.rows, updated_at = excluded.updated_at
+                 WHERE cursor.seq < excluded.seq",
+            )?
+            .execute(params![writer, delivery.seq, stored_rows, now.0])?;
+        if advanced == 0 {
+            // An earlier attempt was committed after its deadline.
+            return Ok(());
+        }
+        insert_samples(&transaction, &delivery.rows)?;
+        let mut state = transaction.prepare_cached(
+            "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, outcome, failure, status, resolve_us,
+                 connect_us, tls_us, processing_us, transfer_us, total_us)
+             VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT (endpoint_id) DO UPDATE
+             SET since = iif(state.outcome = excluded.outcome, state.since, excluded.ts), ts = excluded.ts,
+                 outcome = excluded.outcome, failure = excluded.failure, status = excluded.status,
+                 resolve_us = excluded.resolve_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
+                 processing_us = excluded.processing_us, transfer_us = excluded.transfer_us,
+                 total_us = excluded.total_us
+             WHERE state.ts < excluded.ts",
+        )?;
+        for row in &delivery.latest {
+            let [resolve_us, connect_us, tls_us, processing_us, transfer_us] = row.phases.as_array();
+            state.execute(params![
+                row.endpoint_id.0,
+                row.ts.0,
+                row.outcome as i16,
+                row.reason,
+                row.status,
+                resolve_us,
+                connect_us,
+                tls_us,
+                processing_us,
+                transfer_us,
+                row.total_us
+            ])?;
+        }
+        let mut gaps = transaction.prepare_cached(
+            "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, reason, recorded_at)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )?;
+        for gap in &delivery.gaps {
+            let rows = i64::try_from(gap.rows).unwrap_or(i64::MAX);
+            gaps.execute(params![writer, gap.from.0, gap.to.0, rows, gap.reason.name(), now.0])?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn insert_samples(connection: &Connection, rows: &[Sample]) -> Result<(), StoreError> {
+    let columns = pgcopy::COLUMNS.join(", ");
+    let values = pgcopy::COLUMNS.map(|_| "?").join(", ");
+    let mut insert =
+        connection.prepare_cached(&format!("INSERT INTO metrics ({columns}) VALUES ({values})"))?;
+    for row in rows {
+        let [resolve_us, connect_us, tls_us, processing_us, transfer_us] = row.phases.as_array();
+        insert.execute(params![
+            row.ts.0,
+            row.endpoint_id.0,
+            row.lag_us,
+            resolve_us,
+            connect_us,
+            tls_us,
+            processing_us,
+            transfer_us,
+            row.total_us,
+            row.agent_us,
+            row.bytes_in,
+            row.bytes_out,
+            row.cpu_ns,
+            row.status,
+            row.outcome as i16,
+            row.reason,
+            row.flags.0
+        ])?;
+    }
+    Ok(())
 }
 
 // A row is either changed, or as it was, or not there. The revision moves in the first case only.
@@ -258,12 +350,3 @@ const SELECT_ENDPOINTS: &str = "SELECT endpoint_id, name, url, address, method, 
         WHEN transfer_timeout_ms IS NOT NULL THEN 'transfer_timeout_ms'
         WHEN redirects <> 0 THEN 'redirects' WHEN tls IS NOT NULL THEN 'tls' END
     FROM endpoints ORDER BY endpoint_id";
-const UPSERT_STATE: &str = "INSERT INTO endpoint_state (endpoint_id, ts, since, outcome, failure, status,
-    resolve_us, connect_us, tls_us, processing_us, transfer_us, total_us)
-    VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-    ON CONFLICT (endpoint_id) DO UPDATE SET ts = excluded.ts,
-    since = CASE WHEN outcome = excluded.outcome THEN since ELSE excluded.ts END,
-    outcome = excluded.outcome, failure = excluded.failure, status = excluded.status,
-    resolve_us = excluded.resolve_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
-    processing_us = excluded.processing_us, transfer_us = excluded.transfer_us, total_us = excluded.total_us
-    WHERE excluded.ts > ts";

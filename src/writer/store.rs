@@ -1,23 +1,28 @@
 //! [`Store`]: what `cli/` and the writer ask of a store, whichever it is.
 //!
-//! The two drivers hold the SQL; this file only chooses between them. SQLite's calls block, which is why a
-//! store lives on the writer's thread, or is used before probing starts.
+//! PostgreSQL is served by a task of the runtime that opened the store, SQLite by a thread of its own
+//! (`sqlite.rs` says why); both end with the `Store`.
+
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::batch::Gap;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{StoreError, StoreUrl, partition};
+use super::{StoreError, StoreUrl, migrate};
 use crate::clock::{Micros, Wall};
 use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::sample::Sample;
 
 /// An open store.
 #[derive(Debug)]
-pub struct Store(Driver);
+pub struct Store {
+    driver: Driver,
+}
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per process")]
 enum Driver {
     Postgres(Postgres),
     Sqlite(Sqlite),
@@ -34,114 +39,104 @@ pub struct Upserted {
     pub unchanged: u64,
 }
 
-/// One batch, as a transaction.
+/// What one transaction brings to the store.
 #[derive(Debug)]
-pub(super) struct Ingest<'a> {
-    pub(super) writer_id: Uuid,
-    /// The batch's own number; the cursor must stand at the one before.
+pub(super) struct Delivery {
+    /// Counts up, per writer; what makes a delivery recognisable when it comes again.
     pub(super) seq: i64,
-    pub(super) rows: &'a [Sample],
-    pub(super) states: &'a [Sample],
-    pub(super) gaps: &'a [Gap],
-    pub(super) now: Wall,
+    /// For `metrics`; may be empty if there are gaps to record.
+    pub(super) rows: Vec<Sample>,
+    /// For `endpoint_state`.
+    pub(super) latest: Vec<Sample>,
+    /// For `ingest_gaps`.
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// Who delivers, and how samples are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ingest {
+    pub(super) writer: Uuid,
+    pub(super) retention: Option<Micros>,
+    /// The last delivery that the store has acknowledged.
+    pub(super) acknowledged: i64,
 }
 
 /// Runs a future that uses a [`Store`] to its end, on a runtime made for it. The store must not outlive it.
-///
-/// # Errors
-/// If the runtime cannot be made.
 pub fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(future))
 }
 
 impl Store {
-    /// Opens the store; does not look at its schema.
-    ///
-    /// # Errors
-    /// If it cannot be reached or opened.
+    /// Opens the store; does not look at its schema. An SQLite file is made if it is missing.
     pub async fn open(url: &StoreUrl) -> Result<Self, StoreError> {
-        Ok(Self(match url {
-            StoreUrl::Postgres(url) => Driver::Postgres(Postgres::connect(url).await?),
-            StoreUrl::Sqlite(path) => Driver::Sqlite(Sqlite::open(path)?),
-        }))
+        let driver = match url {
+            StoreUrl::Postgres(parsed) => Postgres::open(parsed).await.map(Driver::Postgres),
+            StoreUrl::Sqlite(path) => Sqlite::open(path).await.map(Driver::Sqlite),
+        };
+        match driver {
+            Ok(driver) => Ok(Self { driver }),
+            Err(error) => Err(StoreError::Open { store: url.clone(), message: error.to_string() }),
+        }
     }
 
-    /// Brings the schema up to date; returns the versions applied, none if it was.
-    ///
-    /// # Errors
-    /// If the schema is newer than this program, was changed, or the store refuses.
+    /// Brings the schema up to date, in one transaction and one process at a time; returns the versions
+    /// applied, none if it was up to date.
     pub async fn migrate(&mut self) -> Result<Vec<u32>, StoreError> {
-        match &mut self.0 {
-            Driver::Postgres(store) => store.migrate().await,
-            Driver::Sqlite(store) => store.migrate(Wall::now()),
+        match &mut self.driver {
+            Driver::Postgres(postgres) => postgres.migrate().await,
+            Driver::Sqlite(sqlite) => sqlite.migrate().await,
         }
     }
 
     /// Says whether the schema is the one this program needs: the error names the remedy.
-    ///
-    /// # Errors
-    /// If it is not.
     pub async fn check_schema(&mut self) -> Result<(), StoreError> {
-        match &mut self.0 {
-            Driver::Postgres(store) => store.check_schema().await,
-            Driver::Sqlite(store) => store.check_schema(),
+        match &mut self.driver {
+            Driver::Postgres(postgres) => migrate::check(migrate::POSTGRES, &postgres.applied().await?),
+            Driver::Sqlite(sqlite) => migrate::check(migrate::SQLITE, &sqlite.applied().await?),
         }
     }
 
-    /// Brings the table in line with `endpoints`, by name, in one transaction. Others are left alone.
-    ///
-    /// # Errors
-    /// If a name is given twice, or the store refuses.
+    /// Brings the table in line with `endpoints`, by name, in one transaction. Others are left alone, and so
+    /// are columns that an [`Endpoint`] has not got. `revision` moves on only if something changed.
     pub async fn upsert_endpoints(&mut self, endpoints: &[Endpoint]) -> Result<Upserted, StoreError> {
-        match &mut self.0 {
-            Driver::Postgres(store) => store.upsert_endpoints(endpoints).await,
-            Driver::Sqlite(store) => store.upsert_endpoints(endpoints, Wall::now()),
+        match &mut self.driver {
+            Driver::Postgres(postgres) => postgres.upsert_endpoints(endpoints).await,
+            Driver::Sqlite(sqlite) => sqlite.upsert_endpoints(endpoints.to_vec()).await,
         }
     }
 
-    /// Every endpoint in the table, disabled ones too, in order of id.
-    ///
-    /// # Errors
-    /// If a row is not a valid endpoint, or the store refuses.
+    /// Every endpoint in the table, disabled ones too, in order of id. A row that is not a valid endpoint is
+    /// an error that names it.
     pub async fn endpoints(&mut self) -> Result<Vec<StoredEndpoint>, StoreError> {
-        match &mut self.0 {
-            Driver::Postgres(store) => store.endpoints().await,
-            Driver::Sqlite(store) => store.endpoints(),
+        match &mut self.driver {
+            Driver::Postgres(postgres) => postgres.endpoints().await,
+            Driver::Sqlite(sqlite) => sqlite.endpoints().await,
         }
     }
 
-    /// The number of the last batch of this writer that is stored; 0 for none.
-    pub(super) async fn cursor(&mut self, writer_id: Uuid) -> Result<i64, StoreError> {
-        match &mut self.0 {
-            Driver::Postgres(store) => store.cursor(writer_id).await,
-            Driver::Sqlite(store) => store.cursor(&writer_id.to_string()),
+    /// Prepares for [`Self::deliver`].
+    pub(super) async fn begin_ingest(&mut self, ingest: Ingest) -> Result<(), StoreError> {
+        match &mut self.driver {
+            Driver::Postgres(postgres) => postgres.begin_ingest(ingest).await,
+            Driver::Sqlite(sqlite) => sqlite.begin_ingest(ingest).await,
         }
     }
 
-    /// Stores a batch in one transaction, with room made for it first.
-    ///
-    /// # Errors
-    /// [`StoreError::CursorMoved`] if the cursor does not stand before it; else whatever the store says.
-    pub(super) async fn ingest(
-        &mut self,
-        ingest: &Ingest<'_>,
-        retention: Option<Micros>,
-    ) -> Result<(), StoreError> {
-        match &mut self.0 {
-            Driver::Postgres(store) => {
-                store.make_partitions(ingest.rows, ingest.now, partition::width(retention)).await?;
-                store.ingest(ingest).await
-            }
-            Driver::Sqlite(store) => store.ingest(ingest),
+    /// Stores a delivery in one transaction, unless an earlier attempt has done so. After an error the store
+    /// must be opened again before the next attempt.
+    pub(super) async fn deliver(&mut self, delivery: &Arc<Delivery>, now: Wall) -> Result<(), StoreError> {
+        match &mut self.driver {
+            Driver::Postgres(postgres) => postgres.deliver(delivery, now).await,
+            Driver::Sqlite(sqlite) => sqlite.deliver(Arc::clone(delivery), now).await,
         }
     }
 
-    /// Lets go of what is past its retention, or of a part of it.
-    pub(super) async fn retain(&mut self, now: Wall, retention: Micros) -> Result<(), StoreError> {
-        match &mut self.0 {
-            Driver::Postgres(store) => store.retain(now, retention).await,
-            Driver::Sqlite(store) => store.retain(now, retention),
+    /// Removes some of what is past its retention; returns whether there is more.
+    pub(super) async fn retain(&mut self, now: Wall) -> Result<bool, StoreError> {
+        match &mut self.driver {
+            Driver::Postgres(postgres) => postgres.retain(now).await,
+            Driver::Sqlite(sqlite) => sqlite.retain(now).await,
         }
     }
 }
