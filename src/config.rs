@@ -165,6 +165,8 @@ pub const ORIGIN_REQUEST_HEAD_BYTES_MAX: usize = 32 * 1024;
 pub const ORIGIN_EVENTS: usize = 256;
 /// Connections accepted before other connections get their turn.
 pub const ORIGIN_ACCEPTS_PER_TURN: usize = 64;
+/// Reads from one connection before other connections get their turn.
+pub const ORIGIN_READS_PER_TURN: u32 = 16;
 /// Writes of one answer before other connections get their turn,
 pub const ORIGIN_WRITES_PER_TURN: u32 = 64;
 /// and bytes of it.

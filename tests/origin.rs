@@ -348,6 +348,20 @@ fn a_client_that_does_not_read_holds_nobody_up() {
     wait_until(&origin, |stats| stats.open == 0);
 }
 
+#[test]
+fn a_client_that_does_not_stop_sending_holds_nobody_up() {
+    let origin = origin();
+    let mut loud = connect(&origin);
+    loud.write_all(b"POST / HTTP/1.1\r\nContent-Length: 9000000000000000000\r\n\r\n").unwrap();
+    let sender = std::thread::spawn(move || while loud.write_all(&[0; 65_536]).is_ok() {});
+    wait_until(&origin, |stats| stats.bytes_in > 10 << 20);
+    for round in 0..100 {
+        assert_eq!(exchange_kept(&origin, round), ok("heard"));
+    }
+    origin.stop().unwrap();
+    sender.join().unwrap();
+}
+
 fn exchange_kept(origin: &Origin, round: usize) -> String {
     let mut stream = connect(origin);
     stream.write_all(get(&format!("/text/heard?{round}")).as_bytes()).unwrap();

@@ -50,7 +50,9 @@ fn at(us: i64) -> Mono {
 }
 
 fn start(reused: bool) -> Probe {
-    Probe::start(&plan(), EndpointId(7), Wall(5), Micros(3), START, reused)
+    let mut probe = Probe::start(&plan(), EndpointId(7), Wall(5), Micros(3), START, reused);
+    probe.sent(100);
+    probe
 }
 
 /// Takes the steps up to the verdict.
@@ -379,7 +381,7 @@ fn agent_delay_is_waiting_and_processor_time() {
     let verdict = run(&mut probe, &[Bytes(WHOLE, Some(300), 340)]).unwrap();
     let sample = probe.sample(verdict, 2_700);
     assert_eq!((sample.cpu_ns, sample.agent_us), (4_200, 40 + 4));
-    assert_eq!((sample.bytes_out, sample.bytes_in), (18, i32::try_from(WHOLE.len()).unwrap()));
+    assert_eq!((sample.bytes_out, sample.bytes_in), (118, i32::try_from(WHOLE.len()).unwrap()));
     assert_eq!((sample.ts, sample.endpoint_id, sample.lag_us), (Wall(5), EndpointId(7), 3));
     assert_eq!((sample.status, sample.outcome, sample.total_us), (200, Outcome::Up, 300));
 }

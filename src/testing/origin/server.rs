@@ -66,6 +66,8 @@ pub(super) struct Server {
     connections: Vec<Connection>,
     free: Vec<u32>,
     timers: BinaryHeap<Reverse<(Mono, Key)>>,
+    /// Connections that have had their turn of reading, and have more to read.
+    unread: Vec<Key>,
     answers: Answers,
     /// Received bytes, until they are looked at.
     buffer: Box<[u8]>,
@@ -85,6 +87,8 @@ struct Connection {
     registered_writable: bool,
     /// There may be something to read: the edge was seen, and not all has been read since.
     readable: bool,
+    /// It stands in [`Server::unread`].
+    unread: bool,
     /// The client will send no more; what it sent may still be unread.
     peer_done: bool,
     /// Read, and not yet understood: part of a head, or what came behind a request being answered.
@@ -138,6 +142,7 @@ impl Server {
             connections: Vec::new(),
             free: Vec::new(),
             timers: BinaryHeap::new(),
+            unread: Vec::new(),
             answers: Answers::default(),
             buffer: vec![0; config::ORIGIN_READ_BYTES].into_boxed_slice(),
             spare: File::open("/dev/null").ok(),
@@ -152,7 +157,7 @@ impl Server {
         loop {
             let spinning = self.spin > Micros(0) && Mono::now() < spin_until;
             let wait = match self.timers.peek() {
-                _ if spinning => Some(Timespec::default()),
+                _ if spinning || !self.unread.is_empty() => Some(Timespec::default()),
                 Some(Reverse((at, _))) => Some(until(*at)),
                 None => None,
             };
@@ -173,6 +178,12 @@ impl Server {
             }
             if wait.is_some() {
                 self.fire();
+                for key in mem::take(&mut self.unread) {
+                    if let Some(connection) = self.connection(key) {
+                        connection.unread = false;
+                        self.receive(key);
+                    }
+                }
             }
         }
     }
@@ -236,6 +247,7 @@ impl Server {
                 registered: false,
                 registered_writable: false,
                 readable: false,
+                unread: false,
                 peer_done: false,
                 pending: Vec::new(),
             });
@@ -247,6 +259,7 @@ impl Server {
         connection.registered = false;
         connection.registered_writable = false;
         connection.readable = true;
+        connection.unread = false;
         connection.peer_done = false;
         connection.pending.clear();
         let key = Key { slot, generation: connection.generation };
@@ -352,11 +365,19 @@ impl Server {
     /// Reads and handles input while there is any and it is wanted.
     fn receive(&mut self, key: Key) {
         let mut buffer = mem::take(&mut self.buffer);
+        let mut reads_left = config::ORIGIN_READS_PER_TURN;
         while let Some(connection) = live(&mut self.connections, key) {
             let Some(socket) = &connection.socket else { break };
             if !connection.readable || !connection.phase.takes_input() {
                 break;
             }
+            if reads_left == 0 {
+                if !mem::replace(&mut connection.unread, true) {
+                    self.unread.push(key);
+                }
+                break;
+            }
+            reads_left -= 1;
             let received_bytes = match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) => {
                     self.close(key);
@@ -424,6 +445,8 @@ impl Server {
                     Scan::Partial => break,
                     Scan::Request(request) => {
                         used_bytes += request.head_bytes;
+                        // Who sends more at once may be sending still: read on before any close.
+                        connection.readable |= request.body_bytes < (input.len() - used_bytes) as u64;
                         self.request(key, &request);
                     }
                     Scan::Refused(status, why) => {

@@ -304,8 +304,8 @@ impl World {
         let mut random = Random::new(options.seed, 1);
         let (count, hours_ns, intervals) = match options.scale {
             Scale::Long => (
-                random.between(20, 60),
-                random.between(20, 150) * 3_600 * SECOND,
+                random.between(10, 30),
+                random.between(50, 350) * 3_600 * SECOND,
                 (30 * SECOND, 300 * SECOND),
             ),
             Scale::Dense => {
