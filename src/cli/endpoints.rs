@@ -74,7 +74,12 @@ struct List {
 #[derive(Debug, Args)]
 struct Generate {
     /// How many.
-    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(GENERATE_COUNT_MAX)))]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(GENERATE_COUNT_MAX))
+    )]
     count: u32,
     /// A known load; other flags change parts of it.
     #[arg(long, value_name = "NAME")]
