@@ -261,10 +261,8 @@ impl Probe {
 
     fn timed_out_at(&mut self, at: Mono) -> Verdict {
         self.flags = self.flags.with(Flags::CENSORED);
-        if self.first_byte.is_none() {
-            // A handshake that was seen to end only after `at`, and that no byte proves to have ended before.
-            self.connected = self.connected.filter(|connected| *connected <= at);
-        }
+        // A handshake seen to end after the deadline was most likely done before it, while we were stopped: the
+        // kernel does not wait for us, and had it been late, the deadline would have been handled first.
         let failure = match (self.connected, self.first_byte) {
             (None, _) => Failure::ConnectTimeout,
             (Some(_), None) => Failure::TtfbTimeout,
