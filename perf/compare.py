@@ -87,7 +87,7 @@ class Floor(Tool):
 
     def parse(self, output):
         summary = last_object(output)
-        return summary.get("probes", summary.get("sampled")), summary.get("errors", 0)
+        return summary["exchanges"], summary.get("errors", 0)
 
 
 class Wrk(Tool):

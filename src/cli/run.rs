@@ -3,16 +3,15 @@
 //! Everything is read and validated before anything is written or started, so bad input leaves no trace.
 
 use std::collections::HashSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::store::StoreArguments;
-use super::{Error, session};
+use super::{Error, endpoints, session};
 use crate::control::node::Workload;
-use crate::endpoint::{Endpoint, StoredEndpoint, file};
+use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `run`.
@@ -44,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         arguments.duration.as_deref().map(|text| super::duration_argument("--duration", text)).transpose()?;
     session::placement(arguments.cores)?;
     let store_url = arguments.store.url()?;
-    let wanted = arguments.file.as_deref().map(read).transpose()?;
+    let wanted = arguments.file.as_deref().map(endpoints::read).transpose()?;
     let endpoints = block_on(load(&store_url, wanted, !arguments.no_migrate)).map_err(Error::failed)??;
     let summary = session::run(session::Session {
         endpoints,
@@ -55,16 +54,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn read(path: &Path) -> Result<Vec<Endpoint>, Error> {
-    let text =
-        fs::read_to_string(path).map_err(|error| Error::input(format!("{}: {error}", path.display())))?;
-    let endpoints = file::parse(&text, &path.display().to_string()).map_err(Error::input)?;
-    if endpoints.is_empty() {
-        return Err(Error::input(format!("{}: no [[endpoint]] in it", path.display())));
-    }
-    Ok(endpoints)
 }
 
 /// Brings the store in line and reads back what to probe: with a file, its endpoints; else all of the table's.

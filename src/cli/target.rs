@@ -27,6 +27,9 @@ pub(super) struct Arguments {
     /// The CPU to serve on [default: the last one this process may use]
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
+    /// After each event, look for the next one this long without sleeping; needs a CPU of its own.
+    #[arg(long, value_name = "D", default_value = "0", value_parser = duration)]
+    spin: Micros,
     /// How long to serve, such as 10s [default: until SIGINT or SIGTERM]
     #[arg(long, value_name = "D", value_parser = duration)]
     duration: Option<Micros>,
@@ -49,10 +52,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     }
     let open_files = limits::raise_nofile().soft;
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
-    let cpu = arguments.cpu.or(cpus.last().map(|cpu| cpu.id));
+    let cpu = arguments.cpu.or_else(|| cpus.last().map(|cpu| cpu.id));
     let listen = arguments.listen.iter().flat_map(|listen| listen.0.iter().copied()).collect();
-    let origin =
-        Origin::start(OriginOptions { listen, cpu, record_arrivals: 0 }).map_err(|error| match error {
+    let origin = Origin::start(OriginOptions { listen, cpu, spin: arguments.spin, record_arrivals: 0 })
+        .map_err(|error| match error {
             StartError::Listen(..) | StartError::Cpu(_) => Error::input(error),
             StartError::Kernel(_) => Error::failed(error),
         })?;

@@ -66,7 +66,8 @@ fn in_unit(span: Micros) -> (u64, &'static str) {
     if span.0 == 0 {
         return (0, "s");
     }
-    let (name, unit_us) = UNITS.iter().find(|(_, unit_us)| span.0 % unit_us == 0).unwrap_or(&UNITS[5]);
+    let (name, unit_us) =
+        UNITS.iter().find(|(_, unit_us)| span.0.is_multiple_of(*unit_us)).unwrap_or(&UNITS[5]);
     (span.0 / unit_us, name)
 }
 

@@ -20,13 +20,14 @@
 //! ```
 //!
 //! In scope: which keys exist, of which type, on which line; uniqueness of names. What a value may be is
-//! [`Draft::validate`]'s business. Out of scope: reading and writing of the file itself.
+//! [`Draft::validate`]'s business. Out of scope: opening the file.
 //!
 //! An endpoint's `headers` and `tags` are added to those of `[defaults]`; every other field replaces.
 //!
 //! Invariant: `parse(write(endpoints)) == endpoints`.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -76,88 +77,191 @@ impl std::error::Error for FileError {}
 ///
 /// The whole file is looked at before anything is said, so that the error can tell how many there are.
 pub fn parse(text: &str, file: &str) -> Result<Vec<Endpoint>, FileError> {
-    let mut problems = Problems::new(text, file);
-    let document = match DeTable::parse(text) {
-        Ok(document) => document.into_inner(),
-        Err(syntax) => {
-            problems.add(syntax.span().map(|span| span.start), None, None, one_line(syntax.message()));
-            return Err(problems.finish());
-        }
-    };
-
-    let mut defaults = Section::default();
-    let mut endpoints = Vec::new();
-    let mut items = DeArray::new();
-    for (key, value) in document {
-        let at = key.span().start;
-        match (key.get_ref().as_ref(), value.into_inner()) {
-            ("defaults", DeValue::Table(table)) => {
-                defaults = read_section(table, "[defaults]", &mut problems);
-                check_defaults(&mut defaults, &mut problems);
-            }
-            ("defaults", other) => {
-                problems.add(Some(at), None, Some("defaults"), wrong_type("a table", &other, "[defaults]"));
-            }
-            ("endpoint", DeValue::Array(array)) => items = array,
-            ("endpoint", other) => {
-                let message = wrong_type("a list of tables", &other, "[[endpoint]], with two brackets");
-                problems.add(Some(at), None, Some("endpoint"), message);
-            }
-            (other, _) => {
-                let message = unknown_key(other, &["defaults", "endpoint"], &[]);
-                problems.add(Some(at), None, None, message);
-            }
-        }
-    }
-
-    endpoints.reserve(items.len());
-    let mut name_offsets = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        let at = item.span().start;
-        let table = match item.into_inner() {
-            DeValue::Table(table) => table,
-            other => {
-                let message = wrong_type("a table", &other, "[[endpoint]], then a line for each field");
-                problems.add(Some(at), Some(&format!("endpoint {}", index + 1)), None, message);
-                continue;
-            }
-        };
-        let place = match table.get("name").map(Spanned::get_ref) {
-            Some(DeValue::String(name)) if !name.is_empty() => format!("endpoint {name:?}"),
-            _ => format!("endpoint {}", index + 1),
-        };
-        let section = read_section(table, &place, &mut problems);
-        if section.broken {
-            continue;
-        }
-        let Section { draft, offsets, .. } = section;
-        match draft.validate(&defaults.draft) {
-            Ok(endpoint) => {
-                name_offsets.push(offset_of(&offsets, "name").unwrap_or(at));
-                endpoints.push(endpoint);
-            }
-            Err(FieldError { field, message }) => {
-                let at = offset_of(&offsets, field).unwrap_or(at);
-                problems.add(Some(at), Some(&place), Some(field), message);
-            }
-        }
-    }
-
-    find_duplicates(&endpoints, &name_offsets, &mut problems);
-    if problems.count == 0 { Ok(endpoints) } else { Err(problems.finish()) }
+    parse_by(text, file, PART_BYTES)
 }
 
 /// A file that [`parse`] turns into the same endpoints: fields in a fixed order, defaults left out.
 #[must_use]
 pub fn write(endpoints: &[Endpoint]) -> String {
     let mut out = String::with_capacity(endpoints.len() * 128);
-    for endpoint in endpoints {
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
         write_endpoint(&mut out, endpoint);
     }
     out
 }
 
+/// The same for any number of endpoints, one at a time; returns how many they were.
+pub fn write_to(out: &mut impl Write, endpoints: impl Iterator<Item = Endpoint>) -> io::Result<u64> {
+    let mut count = 0;
+    let mut text = String::new();
+    for endpoint in endpoints {
+        text.clear();
+        if count > 0 {
+            text.push('\n');
+        }
+        write_endpoint(&mut text, &endpoint);
+        out.write_all(text.as_bytes())?;
+        count += 1;
+    }
+    Ok(count)
+}
+
 // --- reading --------------------------------------------------------------------------------------------
+
+/// A large file is parsed in parts of about this size: the parser's tree takes 25 times the text.
+const PART_BYTES: usize = 64 * 1024;
+
+fn parse_by(text: &str, file: &str, part_bytes: usize) -> Result<Vec<Endpoint>, FileError> {
+    let cuts = cuts(text, part_bytes);
+    if let Some(result) = parse_parts(text, file, &cuts) {
+        return result;
+    }
+    // Only a whole document tells what is wrong with its syntax.
+    parse_parts(text, file, &[]).expect("a document in one part is never given up")
+}
+
+/// Where a document may be cut: before lines that begin with `[[endpoint]]`.
+///
+/// Such a line is a header wherever it stands, or the document is wrong; only inside of a multi-line string it
+/// may be anything. So a document with one of those stays whole.
+fn cuts(text: &str, part_bytes: usize) -> Vec<usize> {
+    let mut cuts = Vec::new();
+    if text.len() <= part_bytes || text.contains("\"\"\"") || text.contains("'''") {
+        return cuts;
+    }
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        // What stands before the first endpoint is a part of its own, whatever its size.
+        let full = cuts.last().is_none_or(|cut| at - cut >= part_bytes);
+        if full && line.trim_start().starts_with("[[endpoint]]") {
+            cuts.push(at);
+        }
+        at += line.len();
+    }
+    cuts
+}
+
+/// Parses a document cut at `cuts`. `None` if the cut document is no simple one, or is wrong as TOML: then it
+/// must be looked at as a whole. All parts but the first consist of endpoints alone.
+fn parse_parts(text: &str, file: &str, cuts: &[usize]) -> Option<Result<Vec<Endpoint>, FileError>> {
+    let mut reader = Reader {
+        problems: Problems::new(text, file),
+        defaults: Section::default(),
+        endpoints: Vec::new(),
+        name_offsets: Vec::new(),
+        seen: 0,
+    };
+    let (first, whole) = (cuts.first().copied().unwrap_or(text.len()), cuts.is_empty());
+    match DeTable::parse(&text[..first]) {
+        Ok(document) if !whole && document.get_ref().contains_key("endpoint") => return None,
+        Ok(document) => reader.read_document(document.into_inner()),
+        Err(_) if !whole => return None,
+        Err(syntax) => {
+            let at = syntax.span().map(|span| span.start);
+            reader.problems.add(at, None, None, one_line(syntax.message()));
+            return Some(Err(reader.problems.finish()));
+        }
+    }
+    for (index, start) in cuts.iter().enumerate() {
+        let end = cuts.get(index + 1).copied().unwrap_or(text.len());
+        let document = DeTable::parse(&text[*start..end]).ok()?.into_inner();
+        reader.problems.base = *start;
+        for (key, value) in document {
+            match (key.get_ref().as_ref(), value.into_inner()) {
+                ("endpoint", DeValue::Array(items)) => reader.read_endpoints(items),
+                _ => return None,
+            }
+        }
+    }
+    reader.problems.base = 0;
+    Some(reader.finish())
+}
+
+/// What has been read so far.
+#[derive(Debug)]
+struct Reader<'text> {
+    problems: Problems<'text>,
+    defaults: Section,
+    endpoints: Vec<Endpoint>,
+    /// Where the name of each stands.
+    name_offsets: Vec<usize>,
+    /// How many there were, bad ones too.
+    seen: usize,
+}
+
+impl Reader<'_> {
+    fn read_document(&mut self, document: DeTable<'_>) {
+        let problems = &mut self.problems;
+        let mut items = DeArray::new();
+        for (key, value) in document {
+            let at = key.span().start;
+            match (key.get_ref().as_ref(), value.into_inner()) {
+                ("defaults", DeValue::Table(table)) => {
+                    self.defaults = read_section(table, "[defaults]", problems);
+                    check_defaults(&mut self.defaults, problems);
+                }
+                ("defaults", other) => {
+                    let message = wrong_type("a table", &other, "[defaults]");
+                    problems.add(Some(at), None, Some("defaults"), message);
+                }
+                ("endpoint", DeValue::Array(array)) => items = array,
+                ("endpoint", other) => {
+                    let message = wrong_type("a list of tables", &other, "[[endpoint]], with two brackets");
+                    problems.add(Some(at), None, Some("endpoint"), message);
+                }
+                (other, _) => {
+                    let message = unknown_key(other, &["defaults", "endpoint"], &[]);
+                    problems.add(Some(at), None, None, message);
+                }
+            }
+        }
+        self.read_endpoints(items);
+    }
+
+    fn read_endpoints(&mut self, items: DeArray<'_>) {
+        for item in items {
+            self.seen += 1;
+            let at = item.span().start;
+            let table = match item.into_inner() {
+                DeValue::Table(table) => table,
+                other => {
+                    let message = wrong_type("a table", &other, "[[endpoint]], then a line for each field");
+                    self.problems.add(Some(at), Some(&format!("endpoint {}", self.seen)), None, message);
+                    continue;
+                }
+            };
+            let place = match table.get("name").map(Spanned::get_ref) {
+                Some(DeValue::String(name)) if !name.is_empty() => format!("endpoint {name:?}"),
+                _ => format!("endpoint {}", self.seen),
+            };
+            let Section { draft, offsets, broken } = read_section(table, &place, &mut self.problems);
+            if broken {
+                continue;
+            }
+            match draft.validate(&self.defaults.draft) {
+                Ok(endpoint) => {
+                    self.name_offsets.push(self.problems.base + offset_of(&offsets, "name").unwrap_or(at));
+                    self.endpoints.push(endpoint);
+                }
+                Err(FieldError { field, message }) => {
+                    let at = offset_of(&offsets, field).unwrap_or(at);
+                    self.problems.add(Some(at), Some(&place), Some(field), message);
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Vec<Endpoint>, FileError> {
+        find_duplicates(&self.endpoints, &self.name_offsets, &mut self.problems);
+        match self.problems.count {
+            0 => Ok(self.endpoints),
+            _ => Err(self.problems.finish()),
+        }
+    }
+}
 
 /// The keys of an endpoint, in the order in which they are written.
 const KEYS: [&str; 12] = [
@@ -229,12 +333,11 @@ fn read_section(table: DeTable<'_>, place: &str, problems: &mut Problems<'_>) ->
     section
 }
 
+/// Where inside of a value something is wrong, if not the value itself, and what.
+type Mistake = (Option<usize>, String);
+
 /// Puts a value into its field if it has the right type; else says where and why not.
-fn read_field(
-    draft: &mut Draft,
-    key: &'static str,
-    value: Spanned<DeValue<'_>>,
-) -> Result<(), (Option<usize>, String)> {
+fn read_field(draft: &mut Draft, key: &'static str, value: Spanned<DeValue<'_>>) -> Result<(), Mistake> {
     let here = |message: String| (None, message);
     let value = value.into_inner();
     match key {
@@ -278,7 +381,7 @@ fn duration_text(value: DeValue<'_>) -> Result<String, String> {
     string(value, "\"30s\"")
 }
 
-fn statuses(value: DeValue<'_>) -> Result<Vec<String>, (Option<usize>, String)> {
+fn statuses(value: DeValue<'_>) -> Result<Vec<String>, Mistake> {
     let entry = |value: DeValue<'_>| match value {
         DeValue::String(text) => Ok(text.into_owned()),
         DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
@@ -298,7 +401,7 @@ fn statuses(value: DeValue<'_>) -> Result<Vec<String>, (Option<usize>, String)> 
 }
 
 /// A table of strings in the order of the file (the parser sorts by key, the offsets tell).
-fn string_table(value: DeValue<'_>, example: &str) -> Result<Vec<(String, String)>, (Option<usize>, String)> {
+fn string_table(value: DeValue<'_>, example: &str) -> Result<Vec<(String, String)>, Mistake> {
     let DeValue::Table(table) = value else {
         return Err((None, wrong_type("a table", &value, example)));
     };
@@ -360,6 +463,8 @@ fn find_duplicates(endpoints: &[Endpoint], name_offsets: &[usize], problems: &mu
 struct Problems<'text> {
     text: &'text str,
     file: &'text str,
+    /// Where the part that is being read begins: added to every offset.
+    base: usize,
     first: Option<(usize, FileError)>,
     count: usize,
     /// Where the lines begin; made when the first line number is asked for.
@@ -368,11 +473,12 @@ struct Problems<'text> {
 
 impl<'text> Problems<'text> {
     fn new(text: &'text str, file: &'text str) -> Self {
-        Self { text, file, first: None, count: 0, line_starts: Vec::new() }
+        Self { text, file, base: 0, first: None, count: 0, line_starts: Vec::new() }
     }
 
     fn add(&mut self, at: Option<usize>, place: Option<&str>, field: Option<&str>, message: String) {
         self.count += 1;
+        let at = at.map(|at| self.base + at);
         let position = at.unwrap_or(0);
         if self.first.as_ref().is_some_and(|(earliest, _)| *earliest <= position) {
             return;
@@ -478,9 +584,6 @@ fn write_endpoint(out: &mut String, endpoint: &Endpoint) {
         tags,
         enabled,
     } = endpoint;
-    if !out.is_empty() {
-        out.push('\n');
-    }
     out.push_str("[[endpoint]]\n");
     write_field(out, "name", &quoted(name));
     write_field(out, "url", &quoted(url.as_str()));
@@ -558,4 +661,42 @@ fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every case of the vectors, and some files made to be cut badly: the parts must not show.
+    #[test]
+    fn a_file_in_parts_reads_as_a_whole() {
+        let vectors = include_str!("../../tests/data/endpoint_file_errors.txt");
+        let cases =
+            vectors.split("--- ").skip(1).filter_map(|case| Some(case.split_once('\n')?.1.to_owned()));
+        let two = |field: &str| {
+            let one = |name: &str| format!("[[endpoint]]\nname = '{name}'\nurl = 'http://a'\n{field}\n");
+            one("a") + &one("b")
+        };
+        let odd = [
+            two(""),
+            two("[endpoint.tags]\nx = 'y'"),
+            two("body = \"\"\"\n[[endpoint]]\n\"\"\""),
+            two("body = '''\n[[endpoint]]\n'''"),
+            two("expect_status = [\n[[endpoint]]\n]"),
+            two("interval = '1ms'"),
+            two("") + &two(""),
+            two("") + "[defaults]\ninterval = '7s'\n",
+            "[defaults]\ninterval = '7s'\n".to_owned() + &two("") + "[defaults]\ninterval = '8s'\n",
+            "endpoint = []\n".to_owned() + &two(""),
+            "[[ endpoint ]]\nname = 'c'\nurl = 'http://c'\n".to_owned() + &two(""),
+            "[endpoint]\nname = 'c'\n".to_owned() + &two(""),
+            two("").replace('\n', "\r\n"),
+        ];
+        for text in cases.chain(odd) {
+            let whole = parse_by(&text, "t.toml", usize::MAX);
+            for part_bytes in [0, 1, 40, 100] {
+                assert_eq!(parse_by(&text, "t.toml", part_bytes), whole, "parts of {part_bytes} of\n{text}");
+            }
+        }
+    }
 }

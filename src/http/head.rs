@@ -192,11 +192,11 @@ fn reduce(bytes: &[u8], minor_version: u8, status: u16, fields: &[Header<'_>]) -
     let mut anomaly = false;
     for field in fields {
         match field.name.len() {
-            10 if field.name.eq_ignore_ascii_case("connection") => connection.add(field.value),
-            14 if field.name.eq_ignore_ascii_case("content-length") => {
+            10 if is_name(field.name, "Connection") => connection.add(field.value),
+            14 if is_name(field.name, "Content-Length") => {
                 length = Some(content_length(field.value, length)?);
             }
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => coding.add(field.value)?,
+            17 if is_name(field.name, "Transfer-Encoding") => coding.add(field.value)?,
             _ => continue,
         }
         anomaly |= !is_plain(bytes, field);
@@ -215,6 +215,12 @@ fn reduce(bytes: &[u8], minor_version: u8, status: u16, fields: &[Header<'_>]) -
     Ok(Head { status, framing, keep_alive, anomaly })
 }
 
+/// Compares names in any case; first in the usual one, which is a comparison of words and not of bytes.
+#[inline]
+fn is_name(name: &str, usual: &str) -> bool {
+    name == usual || name.eq_ignore_ascii_case(usual)
+}
+
 /// Whether a field is spelled as everybody spells it: its name directly before the colon, its value in one
 /// line. A proxy in front of the origin may have read another spelling in another way.
 fn is_plain(bytes: &[u8], field: &Header<'_>) -> bool {
@@ -222,13 +228,16 @@ fn is_plain(bytes: &[u8], field: &Header<'_>) -> bool {
     let from = (field.name.as_ptr().addr() + field.name.len()).wrapping_sub(start);
     let to = (field.value.as_ptr().addr() + field.value.len()).wrapping_sub(start);
     match bytes.get(from..to) {
-        Some([b':', between @ ..]) => !between.contains(&b'\n'),
+        Some([b':', between @ ..]) => between.iter().all(|byte| *byte != b'\n'),
         _ => false,
     }
 }
 
 /// A length, or several that say the same ("5, 5" comes from a joined pair); digits only.
 fn content_length(value: &[u8], mut known: Option<u64>) -> Result<u64, Failure> {
+    if let (Some(bytes), None) = (decimal(value), known) {
+        return Ok(bytes); // As all but a few say it.
+    }
     for element in value.split(|byte| *byte == b',') {
         let bytes = decimal(element.trim_ascii()).ok_or(Failure::MalformedResponse)?;
         if known.is_some_and(|known| known != bytes) {
@@ -303,6 +312,15 @@ struct Connection {
 
 impl Connection {
     fn add(&mut self, value: &[u8]) {
+        match value {
+            b"keep-alive" => self.keep_alive = true,
+            b"close" => self.close = true,
+            _ => self.add_list(value),
+        }
+    }
+
+    #[cold]
+    fn add_list(&mut self, value: &[u8]) {
         for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

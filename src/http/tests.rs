@@ -10,7 +10,8 @@ use super::head::work;
 use super::invariants::{End, Verdict, assert_same, check, random_cuts, run};
 use super::*;
 use crate::config::{
-    BODY_BYTES_MAX, CHUNK_LINE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, TRAILER_BYTES_MAX,
+    BODY_BYTES_MAX, CHUNK_EXCESS_BYTES_MAX, CHUNK_LINE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX,
+    TRAILER_BYTES_MAX,
 };
 
 // --- vectors --------------------------------------------------------------------------------------------
@@ -319,6 +320,41 @@ proptest! {
     }
 }
 
+// --- exhaustively ---------------------------------------------------------------------------------------
+
+/// The tokeniser judges a status line that comes whole, a pattern one that drips: they must not differ.
+#[test]
+fn every_byte_at_every_place_of_a_status_line_is_judged_alike_in_every_cut() {
+    for line in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.0 404\r\n\r\n", "HTTP/1.1 503 \n\n"] {
+        for at in 0..line.len() {
+            for byte in 0..=u8::MAX {
+                let mut stream = line.as_bytes().to_vec();
+                stream[at] = byte;
+                assert_same(&run(false, [&stream[..]]), &run(false, stream.chunks(1)));
+            }
+        }
+    }
+}
+
+/// Where a head ends is decided by the tokeniser if it comes whole, by the scan if it drips.
+#[test]
+fn every_short_run_of_line_ends_is_judged_alike_in_every_cut() {
+    const ALPHABET: &[u8] = b"\r\n :a";
+    for start in
+        ["HTTP/1.1 200", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1"]
+    {
+        for run_bytes in 0..=6_u32 {
+            for number in 0..ALPHABET.len().pow(run_bytes) {
+                let mut stream = start.as_bytes().to_vec();
+                stream.extend(
+                    (0..run_bytes).map(|place| ALPHABET[number / ALPHABET.len().pow(place) % ALPHABET.len()]),
+                );
+                assert_same(&run(false, [&stream[..]]), &run(false, stream.chunks(1)));
+            }
+        }
+    }
+}
+
 // --- limits ---------------------------------------------------------------------------------------------
 
 /// A head of exactly `head_bytes` bytes, of a body of one.
@@ -380,6 +416,25 @@ fn chunk_lines_and_trailers_have_limits() {
     let trailer = |bytes: usize| format!("{head}0\r\n{}\r\n\r\n", "t".repeat(bytes - 3)).into_bytes();
     ends_in_every_cut(&trailer(TRAILER_BYTES_MAX), Ok(End::Framed));
     ends_in_every_cut(&trailer(TRAILER_BYTES_MAX + 1), Err(Failure::BodyTooLarge));
+}
+
+/// Chunks of one byte behind extensions of a kilobyte: within every limit of a line and of a body, they would
+/// make ten megabytes of payload cost ten gigabytes of reading.
+#[test]
+fn extensions_may_not_dwarf_the_payload() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    // With its CR a line has 118 bytes, of which a chunk of one byte excuses 18: each adds 100.
+    let stream = |chunks: usize| {
+        let chunk = format!("1;{}\r\nx\r\n", "e".repeat(115));
+        format!("{head}{}0\r\n\r\n", chunk.repeat(chunks)).into_bytes()
+    };
+    ends_in_every_cut(&stream(CHUNK_EXCESS_BYTES_MAX / 100), Ok(End::Framed));
+    ends_in_every_cut(&stream(CHUNK_EXCESS_BYTES_MAX / 100 + 1), Err(Failure::MalformedResponse));
+    // Short lines never add up, however many there are, nor do long ones in front of large chunks.
+    let short = format!("{head}{}0\r\n\r\n", "1;ext=12345678\r\nx\r\n".repeat(10_000));
+    ends_in_every_cut(short.as_bytes(), Ok(End::Framed));
+    let signed = format!("400;signature={}\r\n{}\r\n", "s".repeat(900), "x".repeat(1024)).repeat(1000);
+    ends_in_every_cut(format!("{head}{signed}0\r\n\r\n").as_bytes(), Ok(End::Framed));
 }
 
 #[test]

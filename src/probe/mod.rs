@@ -15,10 +15,13 @@
 //! agent's delay. For the same reason the deadline is compared with `arrived`: whether an endpoint made it in
 //! time must not depend on how busy we were.
 //!
-//! Invariant: the phases that happened sum to the total exactly. Every stamp is floored to whole microseconds
-//! after the start, so that differences of stamps telescope.
+//! Invariants: the phases that happened sum to the total exactly (every stamp is floored to whole microseconds
+//! after the start, so that differences of stamps telescope), and the total never exceeds the timeout, however
+//! late we looked.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use plan::{Plan, Resolve};
 
@@ -128,9 +131,13 @@ impl Probe {
     }
 
     /// The connection stands; the request is on its way.
+    ///
+    /// Nothing promises that this completion is seen before those of the bytes that followed: then they have
+    /// said so already.
     pub fn connected(&mut self, at: Mono) {
-        debug_assert!(self.connected.is_none(), "a connection is established once");
-        self.connected = Some(at);
+        if self.connected.is_none() {
+            self.connected = Some(at.max(self.started));
+        }
     }
 
     /// `bytes` of the request left.
@@ -151,17 +158,21 @@ impl Probe {
         arrived: Option<Mono>,
         seen: Mono,
     ) -> Option<Verdict> {
+        if input.is_empty() {
+            return None;
+        }
         let arrived = self.clamp_arrival(arrived, seen);
         if arrived > self.deadline {
             return Some(self.timed_out());
         }
-        if self.first_byte.is_none() {
-            // Reaped in one turn with the handshake's completion, which then was seen late.
-            self.connected = self.connected.map(|connected| connected.min(arrived));
+        let first_input = self.first_byte.is_none();
+        if first_input {
+            // Bytes prove a connection: its handshake's completion may be reaped in the same turn, late, or
+            // after them.
+            self.connected = Some(self.connected.map_or(arrived, |connected| connected.min(arrived)));
             self.first_byte = Some(arrived);
             self.waited_ns += seen.nanos_since(arrived);
         }
-        let first_input = self.bytes_in == 0;
         self.last_byte = arrived;
         self.bytes_in += input.len() as u64;
         let failure = match self.response.feed(input, &mut |_payload| {}) {
@@ -177,28 +188,30 @@ impl Probe {
 
     /// The connection broke at `seen`, or could not be made.
     pub fn broken(&mut self, plan: &Plan, how: Broken, seen: Mono) -> Verdict {
-        if seen > self.deadline && self.deadline_passed_before(how) {
+        if seen > self.deadline && deadline_may_come_first(how) {
             return self.timed_out();
         }
+        // What is certain whenever it is seen must not make the probe longer than its timeout.
+        let at = seen.min(self.deadline).max(self.last_byte);
         let failure = match (how, self.connected.is_some()) {
             (Broken::Closed, true) => match self.response.eof() {
-                // The close was the end of the body, and it came with the last bytes or after them.
+                // The close was the end of the body; FIN has no stamp of the kernel's.
                 Ok(()) => {
-                    let verdict = self.verdict(self.expectation_failed(plan), seen.max(self.last_byte));
+                    self.flags = self.flags.with(Flags::USER_TIME);
+                    let verdict = self.verdict(self.expectation_failed(plan), at);
                     return Verdict { parting: Parting::Close, ..verdict };
                 }
                 Err(failure) => failure,
             },
             (Broken::Reset | Broken::Refused, true) => Failure::Reset,
-            (Broken::TimedOut, true) => return self.timed_out_at(seen),
+            (Broken::TimedOut, _) => return self.timed_out_at(at),
             (Broken::SendFailed, _) => Failure::SendFailed,
             (Broken::Refused | Broken::Reset, false) => Failure::ConnectRefused,
-            (Broken::TimedOut, false) => Failure::ConnectTimeout,
             (Broken::Unreachable, _) => Failure::NetworkUnreachable,
             (Broken::Closed | Broken::Other, false) => Failure::ConnectFailed,
             (Broken::Other, true) => Failure::Reset,
         };
-        self.verdict(Some(failure), seen)
+        self.verdict(Some(failure), at)
     }
 
     /// The deadline has passed. The phase it fell into is cut off there, however late we noticed.
@@ -241,12 +254,6 @@ impl Probe {
         }
     }
 
-    /// FIN and RST carry no stamp: seen after the deadline, they may have come before it. Bytes that came in
-    /// time have been handed in before; so only a response that was still incomplete is judged late.
-    const fn deadline_passed_before(&self, how: Broken) -> bool {
-        matches!(how, Broken::Closed | Broken::Reset | Broken::TimedOut | Broken::Other)
-    }
-
     fn expectation_failed(&self, plan: &Plan) -> Option<Failure> {
         let status = self.response.status()?;
         (!plan.expect_status.contains(status)).then_some(Failure::StatusUnexpected)
@@ -254,6 +261,10 @@ impl Probe {
 
     fn timed_out_at(&mut self, at: Mono) -> Verdict {
         self.flags = self.flags.with(Flags::CENSORED);
+        if self.first_byte.is_none() {
+            // A handshake that was seen to end only after `at`, and that no byte proves to have ended before.
+            self.connected = self.connected.filter(|connected| *connected <= at);
+        }
         let failure = match (self.connected, self.first_byte) {
             (None, _) => Failure::ConnectTimeout,
             (Some(_), None) => Failure::TtfbTimeout,
@@ -264,7 +275,10 @@ impl Probe {
 
     fn verdict(&self, failure: Option<Failure>, at: Mono) -> Verdict {
         let whole = matches!(failure, None | Some(Failure::StatusUnexpected));
-        let parting = match (whole, self.response.reusable()) {
+        // An origin may answer before it has read, and thus before we have sent, all of the request; the rest
+        // of that one must not get in front of the next.
+        let request_sent = self.bytes_out > 0;
+        let parting = match (whole, self.response.reusable() && request_sent) {
             (true, true) => Parting::Keep,
             (true, false) => Parting::Linger,
             (false, _) => Parting::Close,
@@ -292,6 +306,12 @@ impl Probe {
         debug_assert_eq!(phases.sum_us(), end_us, "phases telescope to the total");
         phases
     }
+}
+
+/// FIN and RST carry no stamp: seen after the deadline, they may have come before it or after. Bytes that came
+/// in time have been handed in before, so only a response that was still incomplete is judged late.
+const fn deadline_may_come_first(how: Broken) -> bool {
+    matches!(how, Broken::Closed | Broken::Reset | Broken::TimedOut | Broken::Other)
 }
 
 /// The sample of an endpoint whose address is not known: down at once, in no time, without a packet.

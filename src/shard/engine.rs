@@ -245,6 +245,12 @@ impl Engine {
         }
     }
 
+    /// Not later than the first deadline.
+    #[must_use]
+    pub const fn next_deadline(&self) -> Option<Mono> {
+        self.deadlines.next()
+    }
+
     /// Decides the slots that are due, at most `drain_max` of them; whether some are left.
     ///
     /// The bound keeps what a stall has left behind from becoming a burst: between two calls the driver looks

@@ -33,6 +33,7 @@ use crate::probe::Plan;
 use crate::sample::{EndpointId, Sample};
 
 /// What a shard is made of. Sent to its thread, where `load` makes the plans: they are not shared.
+#[derive(Debug)]
 pub struct Assignment<L> {
     /// Its number, for names and messages.
     pub shard: usize,
@@ -165,6 +166,11 @@ where
             engine.stop(Mono(stop_at));
         }
         let now = Mono::now();
+        if engine.next_deadline().is_some_and(|at| at <= now) {
+            // Whatever arrived before `now` is looked at before anything is called late: we may have been stopped
+            // since the last turn, and that is not the endpoint's fault.
+            turn(&mut engine, &mut ring, &mut outlet, None)?;
+        }
         let more_due = work(&mut engine, &mut ring, &mut outlet, now);
         publish(gauges, &engine, ring.sockets().enters(), outlet.dropped, parks);
         if engine.is_drained(now) {

@@ -3,3 +3,4 @@
 //! Nothing here is on a prober's path; the program reaches it through `ringprobe target` only.
 
 pub mod origin;
+pub mod sim;

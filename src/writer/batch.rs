@@ -224,7 +224,7 @@ mod tests {
             .map(|batch| batch.rows.len())
             .collect();
         assert_eq!(closed, [ROWS_MAX, ROWS_MAX]);
-        assert!(ROWS_MAX * ROW_BYTES <= BATCH_BYTES_MAX && ROWS_MAX <= BATCH_ROWS_MAX);
+        const { assert!(ROWS_MAX * ROW_BYTES <= BATCH_BYTES_MAX && ROWS_MAX <= BATCH_ROWS_MAX) };
         assert!(batcher.close().is_none());
     }
 
@@ -278,7 +278,9 @@ mod tests {
                 prop_assert!(queue.bytes() <= bytes_max);
                 if take && let Some(batch) = queue.take() {
                     prop_assert!(batch.rows.len() <= ROWS_MAX);
-                    prop_assert!(batch.rows.iter().all(|row| { let later = row.ts.0 > last; last = row.ts.0; later }));
+                    prop_assert!(batch.rows.is_sorted_by_key(|row| row.ts));
+                    prop_assert!(batch.rows[0].ts.0 > last, "later than the batch before");
+                    last = batch.rows[batch.rows.len() - 1].ts.0;
                     taken += batch.rows.len() as u64;
                 }
                 prop_assert_eq!(taken + dropped + queue.rows(), next.unsigned_abs());

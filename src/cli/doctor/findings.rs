@@ -36,31 +36,32 @@ pub(super) struct Facts {
     pub(super) clocksources: Vec<String>,
     /// `net.ipv4.ip_local_port_range`.
     pub(super) ports: Option<(u16, u16)>,
-    /// What the store said.
+    /// The store.
     pub(super) store: StoreFacts,
 }
 
 /// What is known about the store.
 #[derive(Clone, Debug)]
-pub(super) enum StoreFacts {
-    /// Not asked for.
-    Unasked,
-    /// Reached; the schema it has (`None`: no tables yet) and the one this program brings.
-    Reached {
-        /// The store's URL, without its password.
-        name: String,
-        /// Version of its tables.
-        version: Option<u32>,
-        /// Version of ours.
-        version_wanted: u32,
-    },
-    /// Not reached, and why.
-    Unreached {
-        /// The store's URL, without its password.
-        name: String,
-        /// The error.
-        error: String,
-    },
+pub(super) struct StoreFacts {
+    /// Its URL, without the password.
+    pub(super) name: String,
+    /// How it is.
+    pub(super) state: StoreState,
+}
+
+/// How the store is; texts are its own words.
+#[derive(Clone, Debug)]
+pub(super) enum StoreState {
+    /// Reached, and its tables are ours.
+    Ready,
+    /// An SQLite file that is not there yet.
+    NoFile,
+    /// Its tables are older than ours, or missing.
+    Older(String),
+    /// Its tables are not ones that we know.
+    Foreign(String),
+    /// It could not be reached.
+    Unreached(String),
 }
 
 /// A resource limit.
@@ -134,10 +135,9 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         cpus(facts),
         clocksource(facts),
         ports(facts),
+        store(facts),
     ]
-    .into_iter()
-    .chain(store(&facts.store))
-    .collect()
+    .into()
 }
 
 /// The worst status among the findings.
@@ -303,40 +303,32 @@ fn ports(facts: &Facts) -> Finding {
     }
 }
 
-fn store(facts: &StoreFacts) -> Option<Finding> {
+fn store(facts: &Facts) -> Finding {
     const CHECK: &str = "store";
-    Some(match facts {
-        StoreFacts::Unasked => return None,
-        StoreFacts::Unreached { name, error } => {
-            Finding::fail(CHECK, format!("{name}: {error}"), remedy_of_store(name))
+    let StoreFacts { name, state } = &facts.store;
+    let sqlite = name.strip_prefix("sqlite:");
+    match state {
+        StoreState::Ready => Finding::ok(CHECK, format!("{name}: reached, tables up to date")),
+        StoreState::NoFile => Finding::ok(CHECK, format!("{name}: not there yet; `ringprobe run` makes it")),
+        StoreState::Older(said) => {
+            let remedy = match sqlite {
+                Some(_) => format!("ringprobe migrate --store {name}"),
+                // The name lacks the password, so the command that works is not known here.
+                None => "ringprobe migrate   # with the same --store or DATABASE_URL".to_owned(),
+            };
+            Finding::warn(CHECK, format!("{name}: {said}"), remedy)
         }
-        StoreFacts::Reached { name, version, version_wanted } => match version {
-            Some(version) if version == version_wanted => {
-                Finding::ok(CHECK, format!("{name}: tables are at version {version}"))
-            }
-            Some(version) if version_wanted < version => Finding::fail(
-                CHECK,
-                format!("{name}: tables are at version {version}, newer than ours, {version_wanted}"),
-                "install the ringprobe that wrote it, or a newer one",
-            ),
-            Some(version) => Finding::warn(
-                CHECK,
-                format!("{name}: tables are at version {version}, ours are at {version_wanted}"),
-                format!("ringprobe migrate --store {name}"),
-            ),
-            None => Finding::warn(
-                CHECK,
-                format!("{name}: no tables yet"),
-                format!("ringprobe migrate --store {name}"),
-            ),
-        },
-    })
-}
-
-fn remedy_of_store(name: &str) -> String {
-    match name.strip_prefix("sqlite:") {
-        Some(path) => format!("ls -ld \"$(dirname {path})\" {path}   # must be ours to write"),
-        None => format!("psql '{name}' -c 'select 1'"),
+        StoreState::Foreign(said) => {
+            let remedy = "ringprobe --version   # use the one that made the tables, or a newer one";
+            Finding::fail(CHECK, format!("{name}: {said}"), remedy)
+        }
+        StoreState::Unreached(said) => {
+            let remedy = match sqlite {
+                Some(path) => format!("ls -ld {path} \"$(dirname {path})\"   # both must be ours to write"),
+                None => format!("psql '{name}' -c 'select 1'   # asks for the password"),
+            };
+            Finding::fail(CHECK, said.clone(), remedy)
+        }
     }
 }
 
@@ -359,7 +351,7 @@ mod tests {
             clocksource: Some("tsc".to_owned()),
             clocksources: vec!["tsc".to_owned(), "hpet".to_owned()],
             ports: Some((32_768, 60_999)),
-            store: StoreFacts::Unasked,
+            store: StoreFacts { name: "sqlite:ringprobe.db".to_owned(), state: StoreState::Ready },
         }
     }
 
@@ -383,7 +375,7 @@ mod tests {
     fn a_healthy_machine_is_all_ok() {
         let findings = findings(&healthy());
         assert_eq!(verdict(&findings), Status::Ok, "{findings:?}");
-        assert_eq!(findings.len(), 7, "the store was not asked for");
+        assert_eq!(findings.len(), 8);
     }
 
     #[test]
@@ -489,18 +481,25 @@ mod tests {
 
     #[test]
     fn the_store_is_judged_by_its_tables() {
-        let reached =
-            |version| StoreFacts::Reached { name: "sqlite:a.db".into(), version, version_wanted: 3 };
-        for (version, status) in
-            [(Some(3), Status::Ok), (Some(2), Status::Warn), (None, Status::Warn), (Some(4), Status::Fail)]
-        {
-            assert_eq!(check("store", |facts| facts.store = reached(version)).status, status, "{version:?}");
+        let store = |name: &str, state| StoreFacts { name: name.to_owned(), state };
+        let said = || "what it said".to_owned();
+        for (name, state, status, words) in [
+            ("sqlite:a.db", StoreState::NoFile, Status::Ok, ""),
+            ("sqlite:a.db", StoreState::Older(said()), Status::Warn, "ringprobe migrate --store sqlite:a.db"),
+            (
+                "postgres://u@h/d",
+                StoreState::Older(said()),
+                Status::Warn,
+                "ringprobe migrate   # with the same",
+            ),
+            ("postgres://u@h/d", StoreState::Foreign(said()), Status::Fail, "--version"),
+            ("postgres://u@h/d", StoreState::Unreached(said()), Status::Fail, "psql 'postgres://u@h/d'"),
+            ("sqlite:x/a.db", StoreState::Unreached(said()), Status::Fail, "dirname x/a.db"),
+        ] {
+            let finding = check("store", |facts| facts.store = store(name, state));
+            assert_eq!(finding.status, status, "{finding:?}");
+            assert!(remedy(&finding).contains(words), "{finding:?}");
+            assert!(status == Status::Ok || finding.detail.contains("what it said"), "{finding:?}");
         }
-        let finding = check("store", |facts| {
-            facts.store =
-                StoreFacts::Unreached { name: "postgres://db/x".into(), error: "connection refused".into() };
-        });
-        assert_eq!(finding.status, Status::Fail);
-        assert_eq!(remedy(&finding), "psql 'postgres://db/x' -c 'select 1'");
     }
 }

@@ -1,7 +1,9 @@
 //! `ringprobe doctor`: can this machine run the prober, and if not, which command mends it.
 //!
 //! Gathers facts, and prints what [`findings`] makes of them. Changes nothing but this process's own limit of
-//! open files, as `run` does. Exit status: 0 if all is well or merely could be better, 1 if anything fails.
+//! open files, as `run` does; least of all the store, of which not even an empty file is left behind.
+//!
+//! Exit status: 0 if all is well or merely could be better, 1 if anything fails.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,15 +13,19 @@ use clap::Args;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-use self::findings::{Facts, Finding, Limit, Status, StoreFacts, findings, verdict};
+use self::findings::{Facts, Finding, Limit, Status, StoreFacts, StoreState, findings, verdict};
 use super::Error;
 use super::limits::{raise_nofile, read_number};
+use super::store::StoreArguments;
+use crate::writer::{Store, StoreError, StoreUrl, block_on};
 
 mod findings;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    store: StoreArguments,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -27,7 +33,9 @@ pub(super) struct Arguments {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let findings = findings(&gather(StoreFacts::Unasked));
+    let store_url = arguments.store.url()?;
+    let state = block_on(store_state(&store_url)).map_err(Error::failed)?;
+    let findings = findings(&gather(StoreFacts { name: store_url.to_string(), state }));
     let report = Report { verdict: verdict(&findings), checks: findings };
     let text = if arguments.json {
         serde_json::to_string_pretty(&report).map_err(Error::failed)? + "\n"
@@ -94,6 +102,28 @@ fn gather(store: StoreFacts) -> Facts {
     }
 }
 
+async fn store_state(url: &StoreUrl) -> StoreState {
+    // Opening would make the file.
+    if let StoreUrl::Sqlite(path) = url
+        && !path.exists()
+        && path.parent().is_some_and(|directory| directory.as_os_str().is_empty() || directory.is_dir())
+    {
+        return StoreState::NoFile;
+    }
+    let checked = match Store::open(url).await {
+        Ok(mut store) => store.check_schema().await,
+        Err(error) => Err(error),
+    };
+    match checked {
+        Ok(()) => StoreState::Ready,
+        Err(error @ StoreError::SchemaOlder { .. }) => StoreState::Older(error.to_string()),
+        Err(error @ (StoreError::SchemaNewer { .. } | StoreError::SchemaChanged { .. })) => {
+            StoreState::Foreign(error.to_string())
+        }
+        Err(error) => StoreState::Unreached(error.to_string()),
+    }
+}
+
 /// A ring with the flags that a shard's ring has, set up and dropped again.
 fn try_ring() -> Result<(), (Option<i32>, String)> {
     io_uring::IoUring::builder()
@@ -151,12 +181,30 @@ mod tests {
     }
 
     #[test]
+    fn looking_at_a_store_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = |path: &str| {
+            let url = StoreUrl::Sqlite(directory.path().join(path));
+            block_on(store_state(&url)).unwrap()
+        };
+        assert!(matches!(state("a.db"), StoreState::NoFile));
+        assert!(matches!(state("absent/a.db"), StoreState::Unreached(_)));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was made");
+        fs::write(directory.path().join("text.db"), "This is no database, but it is long enough to be one.")
+            .unwrap();
+        assert!(matches!(state("text.db"), StoreState::Unreached(_)));
+        let url = StoreUrl::Sqlite(directory.path().join("b.db"));
+        block_on(async { Store::open(&url).await.unwrap().migrate().await.unwrap() }).unwrap();
+        assert!(matches!(state("b.db"), StoreState::Ready));
+    }
+
+    #[test]
     fn this_machine_can_be_asked() {
-        let facts = gather(StoreFacts::Unasked);
+        let facts = gather(StoreFacts { name: "sqlite:a.db".to_owned(), state: StoreState::NoFile });
         assert!(!facts.kernel_release.is_empty());
         assert!(!facts.cpus_allowed.is_empty());
         let report = Report { verdict: Status::Ok, checks: findings(&facts) };
-        assert_eq!(report.checks.len(), 7);
+        assert_eq!(report.checks.len(), 8);
         let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(json["verdict"], "ok");
         assert_eq!(json["checks"][0]["check"], "kernel");

@@ -440,9 +440,8 @@ impl Kitchen {
                 let in_period = usize::try_from(whole).unwrap_or(usize::MAX).min(period);
                 let pattern: Vec<u8> =
                     (0..in_period).flat_map(|index| chunk(&text(index * size, size))).collect();
-                if in_period > 0 {
-                    self.fill(&pattern, (pattern.len() / in_period) as u64 * whole);
-                }
+                let chunk_bytes = pattern.len().checked_div(in_period).unwrap_or(0);
+                self.fill(&pattern, chunk_bytes as u64 * whole);
                 let rest = usize::try_from(total_bytes % size_bytes).unwrap_or(0);
                 let at = usize::try_from((total_bytes - total_bytes % size_bytes) % 64).unwrap_or(0);
                 self.write(&chunk(&text(at, rest)));

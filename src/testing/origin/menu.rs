@@ -284,19 +284,24 @@ fn order_fault<'a, I: Iterator<Item = &'a str>>(
     dish: &mut Dish,
     argument: &mut Arguments<'a, '_, I>,
 ) -> Result<(), Mistake<'a>> {
-    let fault = match argument.word {
-        "reset-after" => return Ok(dish.reset_after = Some(argument.number(0, BYTES_MAX)?)),
-        "slow-head" => return Ok(dish.head.slow = Some(argument.duration()?)),
-        "split" => {
-            let write_bytes = argument.number(1, BYTES_MAX)?;
-            return Ok(dish.split = Some((write_bytes, argument.duration_if_any())));
-        }
-        "http10" => return Ok(dish.head.http10 = true),
-        "no-reason" => return Ok(dish.head.reason = false),
-        "lf-only" => return Ok(dish.head.lf_only = true),
-        "interim" => return Ok(dish.interim = argument.number(0, BYTES_MAX)?),
-        "endless-interim" => return Ok(dish.interim = u64::MAX),
-        "trailers" => return Ok(dish.trailers = true),
+    match argument.word {
+        "reset-after" => dish.reset_after = Some(argument.number(0, BYTES_MAX)?),
+        "slow-head" => dish.head.slow = Some(argument.duration()?),
+        "split" => dish.split = Some((argument.number(1, BYTES_MAX)?, argument.duration_if_any())),
+        "http10" => dish.head.http10 = true,
+        "no-reason" => dish.head.reason = false,
+        "lf-only" => dish.head.lf_only = true,
+        "interim" => dish.interim = argument.number(0, BYTES_MAX)?,
+        "endless-interim" => dish.interim = u64::MAX,
+        "trailers" => dish.trailers = true,
+        word => dish.fault = Some(fault(word).ok_or(Mistake::Unknown(word))?),
+    }
+    Ok(())
+}
+
+/// The faults that a word alone orders.
+fn fault(word: &str) -> Option<Fault> {
+    Some(match word {
         "reset" => Fault::Reset,
         "close" => Fault::Close,
         "never" => Fault::Never,
@@ -316,10 +321,8 @@ fn order_fault<'a, I: Iterator<Item = &'a str>>(
         "endless-chunks" => Fault::EndlessChunks,
         "endless-chunk-line" => Fault::EndlessChunkLine,
         "endless-trailers" => Fault::EndlessTrailers,
-        word => return Err(Mistake::Unknown(word)),
-    };
-    dish.fault = Some(fault);
-    Ok(())
+        _ => return None,
+    })
 }
 
 /// Largest count in an order: no counter of an answer can overflow below it.

@@ -32,7 +32,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::clock::Mono;
+use crate::clock::{Micros, Mono};
 use crate::config;
 
 pub use menu::{Item, MENU, duration};
@@ -44,6 +44,9 @@ pub struct OriginOptions {
     pub listen: Vec<SocketAddr>,
     /// The CPU that the serving thread is pinned to, if any.
     pub cpu: Option<usize>,
+    /// Ask for events without sleeping for so long after the last one. It takes the wake-up out of the latency,
+    /// and the cost of waking us out of the client's CPU time; it needs a CPU of its own.
+    pub spin: Micros,
     /// Note when each of the first so many requests came and was answered ([`Origin::arrivals`]).
     pub record_arrivals: usize,
 }
@@ -51,7 +54,12 @@ pub struct OriginOptions {
 impl Default for OriginOptions {
     /// One free port on 127.0.0.1, not pinned, nothing recorded.
     fn default() -> Self {
-        Self { listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))], cpu: None, record_arrivals: 0 }
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
+            cpu: None,
+            spin: Micros(0),
+            record_arrivals: 0,
+        }
     }
 }
 
@@ -140,8 +148,9 @@ impl Origin {
             .spawn({
                 let (stop, shared) = (Arc::clone(&stop), Arc::clone(&shared));
                 move || {
-                    let server = set_up_thread(options.cpu)
-                        .and_then(|()| server::Server::new(listeners, &stop, shared).map_err(kernel));
+                    let server = set_up_thread(options.cpu).and_then(|()| {
+                        server::Server::new(listeners, &stop, shared, options.spin).map_err(kernel)
+                    });
                     match server {
                         Ok(server) => {
                             let _nobody = report.send(Ok(()));
@@ -220,7 +229,8 @@ impl Origin {
 
     fn end(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
-        rustix::io::write(&*self.stop, &1_u64.to_ne_bytes())?;
+        // Any eight bytes but zero make it readable.
+        rustix::io::write(&*self.stop, &[1; 8])?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
     }
 }
@@ -250,10 +260,12 @@ fn listen(addr: SocketAddr) -> rustix::io::Result<(OwnedFd, SocketAddr)> {
 
 /// Pins the calling thread, and has its timers fire on time rather than when it suits (50 µs by default).
 fn set_up_thread(cpu: Option<usize>) -> Result<(), StartError> {
-    if let Some(cpu) = cpu
-        && !core_affinity::set_for_current(CoreId { id: cpu })
-    {
-        return Err(StartError::Cpu(cpu));
+    if let Some(cpu) = cpu {
+        let id = CoreId { id: cpu };
+        let ours = core_affinity::get_core_ids().is_some_and(|ids| ids.contains(&id));
+        if !ours || !core_affinity::set_for_current(id) {
+            return Err(StartError::Cpu(cpu));
+        }
     }
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))
         .map_err(|error| StartError::Kernel(error.into()))

@@ -91,10 +91,8 @@ pub(super) fn scan(input: &[u8]) -> Scan<'_> {
             b'e' => {
                 request.expects_continue |= value(line, b"expect").is_some();
             }
-            b't' => {
-                if value(line, b"transfer-encoding").is_some() {
-                    return Scan::Refused(411, "the origin reads bodies with Content-Length only\n");
-                }
+            b't' if value(line, b"transfer-encoding").is_some() => {
+                return Scan::Refused(411, "the origin reads bodies with Content-Length only\n");
             }
             _ => {}
         }

@@ -32,7 +32,7 @@ use super::Shared;
 use super::answer::{Answer, Asked, Cursor, End, Next};
 use super::menu::{self, Dish};
 use super::request::{self, Request, Scan};
-use crate::clock::Mono;
+use crate::clock::{Micros, Mono};
 use crate::config;
 
 /// Token of the eventfd that ends the loop.
@@ -66,11 +66,15 @@ pub(super) struct Server {
     connections: Vec<Connection>,
     free: Vec<u32>,
     timers: BinaryHeap<Reverse<(Mono, Key)>>,
+    /// Connections that have had their turn of reading, and have more to read.
+    unread: Vec<Key>,
     answers: Answers,
     /// Received bytes, until they are looked at.
     buffer: Box<[u8]>,
     /// Given up when descriptors run out, so that the connection that is too many can be refused.
     spare: Option<File>,
+    /// How long to ask for events without sleeping after the last one.
+    spin: Micros,
 }
 
 struct Connection {
@@ -83,6 +87,8 @@ struct Connection {
     registered_writable: bool,
     /// There may be something to read: the edge was seen, and not all has been read since.
     readable: bool,
+    /// It stands in [`Server::unread`].
+    unread: bool,
     /// The client will send no more; what it sent may still be unread.
     peer_done: bool,
     /// Read, and not yet understood: part of a head, or what came behind a request being answered.
@@ -118,7 +124,12 @@ impl Phase {
 
 impl Server {
     /// Sets the loop up; `stop` ends it when it becomes readable.
-    pub(super) fn new(listeners: Vec<OwnedFd>, stop: &OwnedFd, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn new(
+        listeners: Vec<OwnedFd>,
+        stop: &OwnedFd,
+        shared: Arc<Shared>,
+        spin: Micros,
+    ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, stop, EventData::new_u64(TOKEN_STOP), EventFlags::IN)?;
         for (index, listener) in listeners.iter().enumerate() {
@@ -131,20 +142,31 @@ impl Server {
             connections: Vec::new(),
             free: Vec::new(),
             timers: BinaryHeap::new(),
+            unread: Vec::new(),
             answers: Answers::default(),
             buffer: vec![0; config::ORIGIN_READ_BYTES].into_boxed_slice(),
             spare: File::open("/dev/null").ok(),
+            spin,
         })
     }
 
     /// Serves until told to stop.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(config::ORIGIN_EVENTS);
+        let mut spin_until = Mono::default();
         loop {
-            let wait = self.timers.peek().map(|Reverse((at, _))| until(*at));
+            let spinning = self.spin > Micros(0) && Mono::now() < spin_until;
+            let wait = match self.timers.peek() {
+                _ if spinning || !self.unread.is_empty() => Some(Timespec::default()),
+                Some(Reverse((at, _))) => Some(until(*at)),
+                None => None,
+            };
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
+            }
+            if self.spin > Micros(0) && !events.is_empty() {
+                spin_until = Mono::now() + self.spin;
             }
             for event in events.drain(..) {
                 let flags = event.flags;
@@ -156,6 +178,12 @@ impl Server {
             }
             if wait.is_some() {
                 self.fire();
+                for key in mem::take(&mut self.unread) {
+                    if let Some(connection) = self.connection(key) {
+                        connection.unread = false;
+                        self.receive(key);
+                    }
+                }
             }
         }
     }
@@ -219,6 +247,7 @@ impl Server {
                 registered: false,
                 registered_writable: false,
                 readable: false,
+                unread: false,
                 peer_done: false,
                 pending: Vec::new(),
             });
@@ -230,6 +259,7 @@ impl Server {
         connection.registered = false;
         connection.registered_writable = false;
         connection.readable = true;
+        connection.unread = false;
         connection.peer_done = false;
         connection.pending.clear();
         let key = Key { slot, generation: connection.generation };
@@ -335,11 +365,19 @@ impl Server {
     /// Reads and handles input while there is any and it is wanted.
     fn receive(&mut self, key: Key) {
         let mut buffer = mem::take(&mut self.buffer);
+        let mut reads_left = config::ORIGIN_READS_PER_TURN;
         while let Some(connection) = live(&mut self.connections, key) {
             let Some(socket) = &connection.socket else { break };
             if !connection.readable || !connection.phase.takes_input() {
                 break;
             }
+            if reads_left == 0 {
+                if !mem::replace(&mut connection.unread, true) {
+                    self.unread.push(key);
+                }
+                break;
+            }
+            reads_left -= 1;
             let received_bytes = match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) => {
                     self.close(key);
@@ -407,6 +445,8 @@ impl Server {
                     Scan::Partial => break,
                     Scan::Request(request) => {
                         used_bytes += request.head_bytes;
+                        // Who sends more at once may be sending still: read on before any close.
+                        connection.readable |= request.body_bytes < (input.len() - used_bytes) as u64;
                         self.request(key, &request);
                     }
                     Scan::Refused(status, why) => {
@@ -449,16 +489,13 @@ impl Server {
         let mut cursor = Cursor::default();
         if let Some(bytes) = answer.plain() {
             self.shared.departs(arrival);
-            match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent_bytes) => {
-                    self.shared.count(&self.shared.bytes_out, sent_bytes as u64);
-                    if sent_bytes == bytes.len() {
-                        return self.shared.departed(arrival);
-                    }
-                    cursor.sent(sent_bytes);
+            // An error is met again, and dealt with, on the slow path.
+            if let Ok(sent_bytes) = rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
+                self.shared.count(&self.shared.bytes_out, sent_bytes as u64);
+                if sent_bytes == bytes.len() {
+                    return self.shared.departed(arrival);
                 }
-                // The slow path meets the error again and deals with it.
-                Err(_) => {}
+                cursor.sent(sent_bytes);
             }
         }
         connection.phase = Phase::Answering { answer, cursor, arrival, waiting: false };

@@ -1,0 +1,449 @@
+//! Tests at the boundary of the probe machine: what happened, and when, against the sample that must follow.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::endpoint::{Connection, StatusSet};
+
+const START: Mono = Mono(1_000_000_000_000);
+const TIMEOUT: Micros = Micros(1_000);
+const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+const UNTIL_CLOSE: &str = "HTTP/1.1 200 OK\r\n\r\nok";
+
+/// What happens to a probe; times are in µs after its start.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Connect(i64),
+    /// Bytes, when they arrived, when they were seen.
+    Bytes(&'static str, Option<i64>, i64),
+    Break(Broken, i64),
+    Deadline,
+}
+use Step::{Break, Bytes, Connect, Deadline};
+
+/// What is expected: phases (connect, processing, transfer; `ABSENT` for none), failure, flags, agent µs.
+#[derive(Debug, PartialEq, Eq)]
+struct Expected {
+    phases: [i32; 3],
+    failure: Option<Failure>,
+    flags: Flags,
+    agent_us: i32,
+    parting: Parting,
+}
+
+fn plan() -> Plan {
+    Plan {
+        address: Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 80))),
+        request: b"GET / HTTP/1.1\r\n\r\n"[..].into(),
+        head_request: false,
+        expect_status: StatusSet::default(),
+        timeout: TIMEOUT,
+        connection: Connection::Fresh,
+    }
+}
+
+fn at(us: i64) -> Mono {
+    Mono(START.0.saturating_add_signed(us * 1_000))
+}
+
+fn start(reused: bool) -> Probe {
+    let mut probe = Probe::start(&plan(), EndpointId(7), Wall(5), Micros(3), START, reused);
+    probe.sent(100);
+    probe
+}
+
+/// Takes the steps up to the verdict.
+fn run(probe: &mut Probe, steps: &[Step]) -> Option<Verdict> {
+    let plan = plan();
+    steps.iter().find_map(|step| match *step {
+        Connect(us) => {
+            probe.connected(at(us));
+            None
+        }
+        Bytes(bytes, arrived, seen) => probe.received(&plan, bytes.as_bytes(), arrived.map(at), at(seen)),
+        Break(how, us) => Some(probe.broken(&plan, how, at(us))),
+        Deadline => Some(probe.timed_out()),
+    })
+}
+
+fn observe(reused: bool, steps: &[Step]) -> Expected {
+    let mut probe = start(reused);
+    let verdict = run(&mut probe, steps).unwrap_or_else(|| panic!("{steps:?} has no verdict"));
+    let sample = probe.sample(verdict, 0);
+    holds(&sample);
+    assert_eq!((sample.phases.resolve_us, sample.phases.tls_us), (ABSENT, ABSENT));
+    let Phases { connect_us, processing_us, transfer_us, .. } = sample.phases;
+    Expected {
+        phases: [connect_us, processing_us, transfer_us],
+        failure: sample.failure(),
+        flags: sample.flags,
+        agent_us: sample.agent_us,
+        parting: verdict.parting,
+    }
+}
+
+/// What holds for every sample of a probe.
+fn holds(sample: &Sample) {
+    assert!(sample.phases_sum_to_total(), "{sample:?}");
+    assert!(sample.phases.as_array().iter().all(|us| *us >= ABSENT), "{sample:?}");
+    assert!((0..=1_000).contains(&sample.total_us), "no longer than the timeout: {sample:?}");
+    assert!(sample.agent_us >= 0, "{sample:?}");
+}
+
+#[test]
+fn sequences_make_these_samples() {
+    use Parting::{Close, Keep, Linger};
+    const NO: i32 = ABSENT;
+    const NONE: Flags = Flags(0);
+    const USER_TIME: Flags = Flags::USER_TIME;
+    const CENSORED: Flags = Flags::CENSORED;
+    type Row<'a> = (&'a str, &'a [Step], [i32; 3], Option<Failure>, Flags, i32, Parting);
+    let rows: &[Row<'_>] = &[
+        (
+            "whole in one receive",
+            &[Connect(100), Bytes(WHOLE, Some(300), 310)],
+            [100, 200, 0],
+            None,
+            NONE,
+            10,
+            Keep,
+        ),
+        (
+            "head, then body: both waits are the agent's",
+            &[Connect(100), Bytes(HEAD, Some(300), 310), Bytes("ok", Some(450), 457)],
+            [100, 200, 150],
+            None,
+            NONE,
+            17,
+            Keep,
+        ),
+        (
+            "the wait of bytes that end no phase is nobody's",
+            &[
+                Connect(100),
+                Bytes(HEAD, Some(300), 300),
+                Bytes("o", Some(400), 440),
+                Bytes("k", Some(450), 450),
+            ],
+            [100, 200, 150],
+            None,
+            NONE,
+            0,
+            Keep,
+        ),
+        (
+            "no kernel stamp: user time stands in",
+            &[Connect(100), Bytes(WHOLE, None, 310)],
+            [100, 210, 0],
+            None,
+            USER_TIME,
+            0,
+            Keep,
+        ),
+        (
+            "a stamp before the start is clamped to it",
+            &[Connect(0), Bytes(WHOLE, Some(-500), 310)],
+            [0, 0, 0],
+            None,
+            NONE,
+            310,
+            Keep,
+        ),
+        (
+            "a stamp after it was seen is clamped to that",
+            &[Connect(100), Bytes(WHOLE, Some(900_000), 310)],
+            [100, 210, 0],
+            None,
+            NONE,
+            0,
+            Keep,
+        ),
+        (
+            "a stamp before the one before is clamped to it",
+            &[Connect(100), Bytes(HEAD, Some(300), 300), Bytes("ok", Some(200), 320)],
+            [100, 200, 0],
+            None,
+            NONE,
+            20,
+            Keep,
+        ),
+        (
+            "a handshake seen after the first byte arrived ends with it",
+            &[Connect(400), Bytes(WHOLE, Some(300), 410)],
+            [300, 0, 0],
+            None,
+            NONE,
+            110,
+            Keep,
+        ),
+        (
+            "bytes prove a handshake that was not seen yet",
+            &[Bytes(HEAD, Some(300), 300), Connect(310), Bytes("ok", Some(350), 350)],
+            [300, 0, 50],
+            None,
+            NONE,
+            0,
+            Keep,
+        ),
+        (
+            "arrived just in time, however late it was seen",
+            &[Connect(100), Bytes(WHOLE, Some(1_000), 90_000)],
+            [100, 900, 0],
+            None,
+            NONE,
+            89_000,
+            Keep,
+        ),
+        (
+            "arrived too late",
+            &[Connect(100), Bytes(WHOLE, Some(1_001), 1_001)],
+            [100, 900, NO],
+            Some(Failure::TtfbTimeout),
+            CENSORED,
+            0,
+            Close,
+        ),
+        (
+            "arrived too late, and seen later still",
+            &[Connect(100), Bytes(HEAD, Some(300), 300), Bytes("ok", Some(1_001), 90_000)],
+            [100, 200, 700],
+            Some(Failure::TransferTimeout),
+            CENSORED,
+            0,
+            Close,
+        ),
+        (
+            "deadline while connecting",
+            &[Deadline],
+            [1_000, NO, NO],
+            Some(Failure::ConnectTimeout),
+            CENSORED,
+            0,
+            Close,
+        ),
+        (
+            "a handshake seen after the deadline did not make it",
+            &[Connect(1_500), Deadline],
+            [1_000, NO, NO],
+            Some(Failure::ConnectTimeout),
+            CENSORED,
+            0,
+            Close,
+        ),
+        (
+            "deadline while waiting",
+            &[Connect(100), Deadline],
+            [100, 900, NO],
+            Some(Failure::TtfbTimeout),
+            CENSORED,
+            0,
+            Close,
+        ),
+        (
+            "deadline while reading",
+            &[Connect(100), Bytes(HEAD, Some(300), 310), Deadline],
+            [100, 200, 700],
+            Some(Failure::TransferTimeout),
+            CENSORED,
+            10,
+            Close,
+        ),
+        (
+            "the close ends the body; it has no stamp",
+            &[Connect(100), Bytes(UNTIL_CLOSE, Some(300), 300), Break(Broken::Closed, 420)],
+            [100, 200, 120],
+            None,
+            USER_TIME,
+            0,
+            Close,
+        ),
+        (
+            "another status than expected",
+            &[Connect(100), Bytes("HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n", Some(300), 300)],
+            [100, 200, 0],
+            Some(Failure::StatusUnexpected),
+            NONE,
+            0,
+            Keep,
+        ),
+        (
+            "another status than expected, until the close",
+            &[Connect(100), Bytes("HTTP/1.0 503\r\n\r\n", Some(300), 300), Break(Broken::Closed, 300)],
+            [100, 200, 0],
+            Some(Failure::StatusUnexpected),
+            USER_TIME,
+            0,
+            Close,
+        ),
+        (
+            "the origin will close",
+            &[Connect(100), Bytes("HTTP/1.0 200\r\nContent-Length: 0\r\n\r\n", Some(300), 300)],
+            [100, 200, 0],
+            None,
+            NONE,
+            0,
+            Linger,
+        ),
+        (
+            "more than the response",
+            &[Connect(100), Bytes("HTTP/1.1 204\r\n\r\nHTTP/1.1", Some(300), 300)],
+            [100, 200, 0],
+            None,
+            NONE,
+            0,
+            Linger,
+        ),
+        (
+            "no HTTP",
+            &[Connect(100), Bytes("SSH-2.0", Some(300), 300)],
+            [100, 200, 0],
+            Some(Failure::MalformedResponse),
+            NONE,
+            0,
+            Close,
+        ),
+    ];
+    for (name, steps, phases, failure, flags, agent_us, parting) in rows {
+        let expected = Expected {
+            phases: *phases,
+            failure: *failure,
+            flags: *flags,
+            agent_us: *agent_us,
+            parting: *parting,
+        };
+        assert_eq!(observe(false, steps), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_reused_connection_has_no_connect_phase() {
+    let observed = observe(true, &[Bytes(HEAD, Some(300), 300), Bytes("ok", Some(350), 350)]);
+    assert_eq!((observed.phases, observed.flags), ([ABSENT, 300, 50], Flags::REUSED));
+    let observed = observe(true, &[Deadline]);
+    assert_eq!((observed.phases, observed.failure), ([ABSENT, 1_000, ABSENT], Some(Failure::TtfbTimeout)));
+    let observed = observe(true, &[Break(Broken::Closed, 20)]);
+    assert_eq!((observed.phases, observed.failure), ([ABSENT, 20, ABSENT], Some(Failure::ClosedEarly)));
+}
+
+const BROKEN: [Broken; 7] = [
+    Broken::Closed,
+    Broken::Reset,
+    Broken::Refused,
+    Broken::TimedOut,
+    Broken::Unreachable,
+    Broken::SendFailed,
+    Broken::Other,
+];
+
+#[test]
+fn every_way_to_break_has_its_class_in_every_stage() {
+    use Failure::{
+        ClosedEarly, ConnectFailed, ConnectRefused, ConnectTimeout, NetworkUnreachable, Reset, SendFailed,
+        TransferTimeout, TtfbTimeout,
+    };
+    // While connecting, waiting and reading; and the same seen after the deadline.
+    let in_time = [
+        [ConnectFailed, ClosedEarly, ClosedEarly],
+        [ConnectRefused, Reset, Reset],
+        [ConnectRefused, Reset, Reset],
+        [ConnectTimeout, TtfbTimeout, TransferTimeout],
+        [NetworkUnreachable; 3],
+        [SendFailed; 3],
+        [ConnectFailed, Reset, Reset],
+    ];
+    let timeouts = [ConnectTimeout, TtfbTimeout, TransferTimeout];
+    let late = [timeouts, timeouts, in_time[2], timeouts, in_time[4], in_time[5], timeouts];
+    let stages: [&[Step]; 3] = [&[], &[Connect(100)], &[Connect(100), Bytes(HEAD, Some(300), 300)]];
+    for (expected, seen_us, total_us) in [(in_time, 500, 500), (late, 70_000, 1_000)] {
+        for (how, classes) in BROKEN.into_iter().zip(expected) {
+            for (stage, class) in stages.into_iter().zip(classes) {
+                let observed = observe(false, &[stage, &[Break(how, seen_us)]].concat());
+                assert_eq!(observed.failure, Some(class), "{how:?} after {stage:?} at {seen_us}");
+                assert_eq!(observed.parting, Parting::Close);
+                let sum: i32 = observed.phases.into_iter().filter(|us| *us != ABSENT).sum();
+                assert_eq!(sum, total_us, "{how:?} after {stage:?} at {seen_us}");
+                let censored = timeouts.contains(&class);
+                assert_eq!(observed.flags.has(Flags::CENSORED), censored, "{how:?} after {stage:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn agent_delay_is_waiting_and_processor_time() {
+    let mut probe = start(false);
+    probe.connected(at(100));
+    probe.charge(1_500);
+    probe.sent(18);
+    let verdict = run(&mut probe, &[Bytes(WHOLE, Some(300), 340)]).unwrap();
+    let sample = probe.sample(verdict, 2_700);
+    assert_eq!((sample.cpu_ns, sample.agent_us), (4_200, 40 + 4));
+    assert_eq!((sample.bytes_out, sample.bytes_in), (118, i32::try_from(WHOLE.len()).unwrap()));
+    assert_eq!((sample.ts, sample.endpoint_id, sample.lag_us), (Wall(5), EndpointId(7), 3));
+    assert_eq!((sample.status, sample.outcome, sample.total_us), (200, Outcome::Up, 300));
+}
+
+#[test]
+fn an_unresolved_endpoint_is_down_in_no_time() {
+    let sample = unresolved_sample(&plan(), EndpointId(7), Wall(5), Micros(3), Failure::DnsNotFound);
+    holds(&sample);
+    assert_eq!((sample.failure(), sample.total_us), (Some(Failure::DnsNotFound), 0));
+}
+
+/// Times in ns, so that rounding to µs is in play; stamps up to either side of what is possible.
+#[derive(Clone, Debug)]
+enum Event {
+    Connect,
+    Bytes(&'static str, Option<i64>),
+    Break(Broken),
+}
+
+fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
+    let pieces =
+        [HEAD, "HTTP/1.1 ", "200 OK\r\n", "\r\n", "o", "k", "HTTP/1.1 100 x\r\n\r\n", UNTIL_CLOSE, "", "x"];
+    let bytes = (proptest::sample::select(pieces.to_vec()), proptest::option::of(-2_000_000_i64..2_000_000));
+    let event = prop_oneof![
+        2 => Just(Event::Connect),
+        8 => bytes.prop_map(|(bytes, stamp)| Event::Bytes(bytes, stamp)),
+        1 => proptest::sample::select(BROKEN.to_vec()).prop_map(Event::Break),
+    ];
+    proptest::collection::vec((0_u64..600_000, event), 0..10)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_048, ..ProptestConfig::default() })]
+
+    #[test]
+    fn phases_sum_to_the_total_whatever_happens(reused in any::<bool>(), events in events()) {
+        let plan = plan();
+        let mut probe = start(reused);
+        let mut seen = START;
+        let mut verdict = None;
+        for (later_ns, event) in &events {
+            seen = Mono(seen.0 + later_ns);
+            verdict = match event {
+                Event::Connect => {
+                    probe.connected(seen);
+                    None
+                }
+                Event::Bytes(bytes, stamp) => {
+                    let arrived = stamp.map(|off_ns| Mono(seen.0.saturating_add_signed(off_ns)));
+                    probe.received(&plan, bytes.as_bytes(), arrived, seen)
+                }
+                Event::Break(how) => Some(probe.broken(&plan, *how, seen)),
+            };
+            if verdict.is_some() {
+                break;
+            }
+        }
+        let verdict = verdict.unwrap_or_else(|| probe.timed_out());
+        prop_assert!(verdict.at >= START && verdict.at <= probe.deadline());
+        let sample = probe.sample(verdict, 999);
+        holds(&sample);
+        prop_assert_eq!(u64::from(sample.total_us.unsigned_abs()), (verdict.at.0 - START.0) / 1_000);
+        prop_assert_eq!(sample.phases.connect_us == ABSENT, reused);
+    }
+}

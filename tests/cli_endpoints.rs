@@ -1,0 +1,243 @@
+//! The program as a person runs it: bad input gets one line and status 2 and leaves nothing behind, and what
+//! goes into a store comes out of it again.
+
+#![expect(clippy::unwrap_used, reason = "tests, helpers included")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Runs the program in `directory`, with an environment that names no store.
+fn ringprobe(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringprobe"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_remove("DATABASE_URL")
+        .env_remove("RINGPROBE_STORE")
+        .env_remove("RINGPROBE_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+/// Standard output of a run that must succeed.
+fn done(directory: &Path, arguments: &[&str]) -> String {
+    let output = ringprobe(directory, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout).to_owned()
+}
+
+/// The one line that refuses the input.
+fn refused(directory: &Path, arguments: &[&str]) -> String {
+    let output = ringprobe(directory, arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?}: {}", text(&output.stdout));
+    let line = stderr.trim_end().strip_prefix("ringprobe: ");
+    line.unwrap_or_else(|| panic!("{arguments:?}: {stderr}")).to_owned()
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// `run FILE` and `endpoints import FILE` refuse a file with the same line, and make no store.
+fn check_file(contents: &[u8], expected: &str) {
+    for command in [&["run"][..], &["endpoints", "import"]] {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("e.toml"), contents).unwrap();
+        let arguments = [command, &["e.toml", "--store", "sqlite:r.db"]].concat();
+        assert_eq!(refused(directory.path(), &arguments), expected);
+        assert_eq!(names_in(directory.path()), ["e.toml"], "{arguments:?} left something behind");
+    }
+}
+
+fn endpoint(field: &str) -> String {
+    format!("[[endpoint]]\nname = \"shop\"\nurl = \"http://a/\"\n{field}\n")
+}
+
+fn endpoint_at(url: &str) -> String {
+    format!("[[endpoint]]\nname = \"shop\"\nurl = \"{url}\"\n")
+}
+
+#[test]
+fn a_bad_file_is_refused_with_one_line_and_no_store() {
+    let check = |contents: &str, expected: &str| check_file(contents.as_bytes(), expected);
+    check(
+        &endpoint("intervall = \"5s\""),
+        "e.toml:4: endpoint \"shop\": unknown key `intervall`; did you mean `interval`?",
+    );
+    check(
+        &endpoint("interval = \"0s\""),
+        "e.toml:4: endpoint \"shop\": interval: 0 s is shorter than 100 ms",
+    );
+    check(
+        &endpoint("interval = 5"),
+        "e.toml:4: endpoint \"shop\": interval: 5 has no unit; write \"5s\" if seconds are meant",
+    );
+    check(
+        &endpoint_at("shop.example"),
+        "e.toml:3: endpoint \"shop\": url: has no scheme; write it with http:// in front",
+    );
+    check(&endpoint_at("http://a:99999/"), "e.toml:3: endpoint \"shop\": url: invalid port number");
+    check(
+        &endpoint_at("https://a/"),
+        "e.toml:3: endpoint \"shop\": url: TLS is not supported by this version; only http:// can be probed",
+    );
+    check(
+        &endpoint_at("http://root:hunter2@a/"),
+        "e.toml:3: endpoint \"shop\": url: contains a user name or password, and a URL is stored and shown as it \
+         is; remove them (basic_auth is not supported by this version)",
+    );
+    check(
+        &(endpoint("") + "\n" + &endpoint("")),
+        "e.toml:7: endpoint \"shop\": name: is already used on line 2",
+    );
+    check("[[endpoint]\n", "e.toml:1: unclosed array table, expected `]`");
+    check("", "e.toml: no [[endpoint]] in it");
+    check_file(b"[[endpoint]]\nname = \"\xff\"\n", "e.toml:2: is not UTF-8");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused() {
+    for command in [&["run"][..], &["endpoints", "import"]] {
+        let directory = TempDir::new().unwrap();
+        let line =
+            |file: &str| refused(directory.path(), &[command, &[file, "--store", "sqlite:r.db"]].concat());
+        assert_eq!(line("none.toml"), "none.toml: No such file or directory (os error 2)");
+        assert_eq!(line("."), ".: Is a directory (os error 21)");
+        assert!(names_in(directory.path()).is_empty());
+    }
+}
+
+#[test]
+fn a_wrong_store_is_refused_before_anything_else() {
+    for command in [&["run", "e.toml"][..], &["endpoints", "import", "e.toml"], &["endpoints", "list"]] {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("e.toml"), endpoint("")).unwrap();
+        let line = |store: &str| refused(directory.path(), &[command, &["--store", store]].concat());
+        for (store, field) in [
+            ("r.db", "no scheme"),
+            ("sqlite:", "path of the file is missing"),
+            ("mysql://root:hunter2@h/d", "unknown scheme"),
+            ("postgres://root:hunter2@127.0.0.1:x/d", "bad PostgreSQL URL"),
+            ("postgres://127.0.0.1/d?sslmode=require", "not supported yet"),
+        ] {
+            let line = line(store);
+            assert!(line.starts_with("--store: store") && line.contains(field), "{line}");
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+        // Nobody listens on port 1, and this directory is not there.
+        for store in ["postgres://u:hunter2@127.0.0.1:1/d", "sqlite:none/r.db"] {
+            let line = line(store);
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+        assert_eq!(names_in(directory.path()), ["e.toml"]);
+    }
+}
+
+#[test]
+fn a_wrong_recipe_is_refused_and_writes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let generate = ["endpoints", "generate", "--count", "3", "-o", "out.toml"];
+    let line = |more: &[&str]| refused(directory.path(), &[&generate[..], more].concat());
+    assert_eq!(line(&["--interval", "0s"]), "--interval: 0 s is shorter than 100 ms");
+    assert_eq!(
+        line(&["--base", "https://a"]),
+        "--base: TLS is not supported by this version; only http:// can be probed"
+    );
+    assert_eq!(line(&["--path", "delay:1"]), "--path: does not begin with a slash");
+    assert_eq!(line(&["--connection", "new"]), "--connection: \"new\" is neither \"fresh\" nor \"reuse\"");
+    assert_eq!(
+        line(&["--timeout", "10"]),
+        "--timeout: \"10\" has no unit; write \"10s\" if seconds are meant"
+    );
+    assert_eq!(
+        refused(directory.path(), &["endpoints", "generate", "--count", "3", "--json"]),
+        "--json: standard output has the endpoints already; add -o FILE"
+    );
+    assert!(names_in(directory.path()).is_empty());
+}
+
+#[test]
+fn what_is_generated_is_the_same_every_time() {
+    let directory = TempDir::new().unwrap();
+    let generate = ["endpoints", "generate", "--count", "50", "--preset", "ancestor"];
+    let first = done(directory.path(), &generate);
+    assert_eq!(first.matches("[[endpoint]]").count(), 50);
+    assert_eq!(first, done(directory.path(), &generate));
+    assert_ne!(first, done(directory.path(), &[&generate[..], &["--seed", "1"]].concat()));
+    let line = done(directory.path(), &[&generate[..], &["-o", "out.toml", "--json"]].concat());
+    assert_eq!(line, "{\"endpoints\":50,\"file\":\"out.toml\"}\n");
+    assert_eq!(fs::read_to_string(directory.path().join("out.toml")).unwrap(), first);
+    assert_eq!(names_in(directory.path()), ["out.toml"]);
+}
+
+#[test]
+fn what_is_imported_is_listed_and_exported() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let base = "http://127.0.0.[1-4]:[8080-8087]";
+    let generate = ["endpoints", "generate", "--count", "1000", "--preset", "ancestor", "--base", base];
+    done(directory, &[&generate[..], &["-o", "in.toml"]].concat());
+
+    let import = ["endpoints", "import", "in.toml", "--store", "sqlite:r.db"];
+    assert_eq!(done(directory, &import), "1000 new, 0 changed, 0 as they were\n");
+    assert_eq!(done(directory, &import), "0 new, 0 changed, 1000 as they were\n");
+    done(directory, &[&generate[..], &["--timeout", "2s", "-o", "changed.toml"]].concat());
+    let change = ["endpoints", "import", "changed.toml", "--store", "sqlite:r.db", "--json"];
+    assert_eq!(done(directory, &change), "{\"inserted\":0,\"updated\":1000,\"unchanged\":0}\n");
+    assert_eq!(done(directory, &import), "0 new, 1000 changed, 0 as they were\n");
+
+    let table = done(directory, &["endpoints", "list", "--store", "sqlite:r.db"]);
+    assert_eq!(table.lines().count(), 1_001, "a head, and a line for each");
+    assert!(table.lines().nth(1).unwrap().contains("gen-000001"), "in order of id");
+    let json = done(directory, &["endpoints", "list", "--store", "sqlite:r.db", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["endpoints"].as_array().unwrap().len(), 1_000);
+
+    done(directory, &["endpoints", "export", "--store", "sqlite:r.db", "-o", "out.toml"]);
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+    assert!(read("in.toml") == read("out.toml"), "byte for byte");
+    assert!(done(directory, &["endpoints", "export", "--store", "sqlite:r.db"]) == read("in.toml"));
+}
+
+#[test]
+fn all_fields_survive_the_store() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    fs::write(directory.join("full.toml"), include_str!("data/endpoint_file_full.toml")).unwrap();
+    let export = |store: &str| done(directory, &["endpoints", "export", "--store", store]);
+    done(directory, &["endpoints", "import", "full.toml", "--store", "sqlite:one.db"]);
+    let first = export("sqlite:one.db");
+    for field in
+        ["address", "method", "headers", "body", "expect_status", "interval", "timeout", "tags", "enabled"]
+    {
+        assert!(first.contains(&format!("{field} = ")), "{field} is missing from\n{first}");
+    }
+    fs::write(directory.join("again.toml"), &first).unwrap();
+    done(directory, &["endpoints", "import", "again.toml", "--store", "sqlite:two.db"]);
+    assert_eq!(export("sqlite:two.db"), first);
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_made_by_looking() {
+    let directory = TempDir::new().unwrap();
+    for command in [["endpoints", "list"], ["endpoints", "export"]] {
+        let line = refused(directory.path(), &[&command[..], &["--store", "sqlite:r.db"]].concat());
+        assert_eq!(line, "sqlite:r.db: there is no such file");
+    }
+    assert!(names_in(directory.path()).is_empty());
+}
