@@ -31,7 +31,7 @@ use super::rows::{EndpointRow, check_names};
 use super::store::{Delivery, Ingest};
 use super::{PostgresUrl, StoreError, Upserted, pgcopy};
 use crate::clock::{Micros, Wall};
-use crate::config::UPSERT_ROWS_MAX;
+use crate::config::{RETENTION_EVERY, UPSERT_ROWS_MAX};
 use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::sample::Sample;
 
@@ -254,8 +254,10 @@ impl Postgres {
     /// See [`super::Store::retain`].
     pub(super) async fn retain(&mut self, now: Wall) -> Result<bool, StoreError> {
         let Self { client, delivering: Some(delivering), .. } = self else { return Ok(false) };
-        let Some(retention) = delivering.ingest.retention else { return Ok(false) };
-        let gone = |it: &Partition| it.ours && partition::expired(it.range, now, retention);
+        let retention = delivering.ingest.retention;
+        let gone = |it: &Partition| {
+            it.ours && retention.is_some_and(|retention| partition::expired(it.range, now, retention))
+        };
         // What others have made or dropped meanwhile counts too.
         delivering.partitions = list_partitions(client).await?;
         let expired: Vec<String> =
@@ -279,6 +281,7 @@ impl Postgres {
             }
         }
         delivering.partitions = list_partitions(client).await?;
+        delivering.summarize(client, now).await?;
         Ok(false)
     }
 }
@@ -316,6 +319,33 @@ impl Delivering {
         let (partitions, committed) = (list_partitions(client).await?, client.batch_execute("COMMIT").await);
         committed?;
         self.partitions = partitions;
+        Ok(())
+    }
+}
+
+impl Delivering {
+    /// Has the block ranges filled since the last time entered into the BRIN index of `ts`; until then every
+    /// query reads them.
+    async fn summarize(&self, client: &Client, now: Wall) -> Result<(), StoreError> {
+        // Twice the time between calls, so that the end of a closed partition is not forgotten.
+        let since = partition::cutoff(now, Micros(2 * RETENTION_EVERY.0));
+        let recent =
+            self.partitions.iter().filter(|it| it.ours && it.range.to > since && it.range.from <= now);
+        for Partition { table, .. } in recent {
+            let summarize = format!(
+                "SELECT brin_summarize_new_values(index.indexrelid)
+                 FROM pg_index AS index JOIN pg_inherits AS parent ON parent.inhrelid = index.indexrelid
+                 WHERE index.indrelid = '{table}'::regclass AND parent.inhparent = 'metrics_ts'::regclass"
+            );
+            match client.batch_execute(&summarize).await {
+                Ok(()) => {}
+                // Somebody else's table, or index: reading takes longer, and nothing is wrong.
+                Err(error) if error.as_db_error().is_some() => {
+                    log::debug!("{table} not summarised: {}", super::error::postgres_prose(&error));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 }

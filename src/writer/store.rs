@@ -132,7 +132,7 @@ impl Store {
         }
     }
 
-    /// Removes some of what is past its retention; returns whether there is more.
+    /// Upkeep: removes some of what is past its retention, and returns whether there is more.
     pub(super) async fn retain(&mut self, now: Wall) -> Result<bool, StoreError> {
         match &mut self.driver {
             Driver::Postgres(postgres) => postgres.retain(now).await,
