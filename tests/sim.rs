@@ -1,6 +1,10 @@
 //! The simulation's worlds. `SEED=… scripts/test sim` replays one that failed.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a seed that is not printed cannot be replayed")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a seed that is not printed cannot be replayed"
+)]
 
 use ringprobe::testing::sim::network::Character;
 use ringprobe::testing::sim::{Breakage, Options, Origins, Report, Scale, run};

@@ -225,10 +225,10 @@ fn sequences_make_these_samples() {
             Close,
         ),
         (
-            "a handshake seen after the deadline did not make it",
+            "a handshake seen after the deadline was made while we were stopped",
             &[Connect(1_500), Deadline],
-            [1_000, NO, NO],
-            Some(Failure::ConnectTimeout),
+            [1_000, 0, NO],
+            Some(Failure::TtfbTimeout),
             CENSORED,
             0,
             Close,
