@@ -20,7 +20,7 @@
 //! - *socket addresses* and the *timespec* and *message header*: read while the entry is being submitted, and
 //!   not after (`io_connect_prep`, `io_timeout_prep`, `io_recvmsg_prep`). They live in boxes that are as old as
 //!   the ring and are reused only after a submission.
-//! - *requests*: read until the SEND completes. [`Socket::request`] keeps them, and is let go only on the
+//! - *requests*: read until the SEND completes. `Socket::request` keeps them, and is let go only on the
 //!   SEND's completion, or with the ring.
 //! - *receive buffers*: written at any time while the kernel owns them. We read one only between the
 //!   completion that names it and giving it back.

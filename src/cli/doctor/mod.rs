@@ -1,6 +1,6 @@
 //! `ringprobe doctor`: can this machine run the prober, and if not, which command mends it.
 //!
-//! Gathers facts, and prints what [`findings`] makes of them. Changes nothing but this process's own limit of
+//! Gathers facts, and prints what [`mod@findings`] makes of them. Changes nothing but this process's own limit of
 //! open files, as `run` does; least of all the store, of which not even an empty file is left behind.
 //!
 //! Exit status: 0 if all is well or merely could be better, 1 if anything fails.
