@@ -39,7 +39,10 @@ const HOUR_US: i64 = 3_600_000_000;
 
 /// The number of rows and of distinct rows in `metrics`: equal if nothing was stored twice.
 fn stored_rows(store: &impl TestStore) -> (u64, u64) {
-    let counts = store.query("SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT endpoint_id, ts FROM metrics) AS d) FROM metrics");
+    let counts = store.query(
+        "SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT endpoint_id, ts FROM metrics) AS d) \
+         FROM metrics",
+    );
     (counts[0][0].parse().unwrap(), counts[0][1].parse().unwrap())
 }
 
@@ -86,7 +89,10 @@ fn a_schema_that_does_not_fit_is_refused(store: &impl TestStore) {
     };
     assert!(check().contains("run `ringprobe migrate`"), "{}", check());
     migrate(store.url());
-    store.execute("INSERT INTO schema_migrations (version, name, checksum, applied_at) SELECT 999, 'later', '', applied_at FROM schema_migrations");
+    store.execute(
+        "INSERT INTO schema_migrations (version, name, checksum, applied_at) \
+         SELECT 999, 'later', '', applied_at FROM schema_migrations",
+    );
     assert!(check().contains("use a newer ringprobe"), "{}", check());
     let migrated = block_on(async { Store::open(store.url()).await?.migrate().await }).unwrap();
     assert!(migrated.unwrap_err().to_string().contains("use a newer ringprobe"));
