@@ -1,6 +1,6 @@
 # ringprobe in a container: built from source, run by an ordinary user, on a small Debian.
 #
-#   docker build -t ringprobe .
+#   docker build -t ringprobe .        # with BuildKit, the default since Docker 23
 #   docker run --security-opt seccomp=deploy/seccomp.json --ulimit memlock=-1 --ulimit nofile=1048576 \
 #       --network host -e DATABASE_URL=postgres://… -v ./endpoints.toml:/etc/ringprobe/endpoints.toml:ro ringprobe
 #

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Entry point of the container: before `run`, waits until the store can be reached and brings its tables up to
-# date. Every other command is passed on as it is.
+# date (unless it is told --no-migrate). Every other command is passed on as it is.
 #
 # RINGPROBE_WAIT_S  how long to wait for the store, in seconds (60); after that the container ends with what the
 #                   last attempt said, and the engine's restart policy decides.
@@ -13,7 +13,7 @@ program=${RINGPROBE_PROGRAM:-ringprobe}
 
 # Arguments that are not a command of ours are a program of their own: `docker run -it ringprobe bash`.
 case $1 in
--* | bench | check | doctor | endpoints | help | migrate | report | run | spool | target) ;;
+-* | bench | check | doctor | endpoints | help | migrate | run | target) ;;
 *) exec "$@" ;;
 esac
 
@@ -24,7 +24,7 @@ previous=
 for argument in "$@"; do
     case $argument in
     --store=*) store=${argument#--store=} ;;
-    --no-migrate) migrate=no ;;
+    --no-migrate | --help | -h) migrate=no ;;
     esac
     if [ "$previous" = --store ]; then store=$argument; fi
     previous=$argument
