@@ -122,7 +122,7 @@ pub const STORE_DEADLINE: Micros = Micros::from_millis(30_000);
 pub const DRAIN_STORE_MAX: Micros = Micros::from_millis(30_000);
 /// Partitions of `metrics` made ahead of time.
 pub const PARTITIONS_AHEAD: u32 = 2;
-/// How long raw samples are kept unless `--retention` says otherwise. A week answers "since when?" and "is it
+/// How long raw samples are kept; no flag changes it yet. A week answers "since when?" and "is it
 /// like this every Monday?"; at 1,500 rows/s it is 85 GB of PostgreSQL.
 pub const RETENTION_DEFAULT: Micros = Micros::from_millis(7 * 86_400_000);
 /// How often the writer looks for samples past their retention.
@@ -143,8 +143,8 @@ pub const UPSERT_ROWS_MAX: usize = 5_000;
 
 // --- machine ----------------------------------------------------------------------------------------------
 
-/// The oldest kernel, major and minor: `DEFER_TASKRUN` came with it; multishot receive, sockets made by the
-/// ring and provided buffer rings with the two before.
+/// The oldest kernel, major and minor: `DEFER_TASKRUN` came with it; multishot receive and provided buffer
+/// rings with the two before.
 pub const KERNEL_MIN: (u32, u32) = (6, 1);
 /// Bytes that must be lockable: glommio refuses to start below.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;

@@ -38,7 +38,7 @@ pub struct Sample {
     pub bytes_in: i32,
     /// Bytes sent above TCP, saturating.
     pub bytes_out: i32,
-    /// Our own processor time in user space spent on this probe's bytes, ns, saturating.
+    /// How long we handled this probe's bytes, by the monotonic clock, ns, saturating.
     pub cpu_ns: i32,
     /// HTTP status code, 0 if none was received.
     pub status: i16,

@@ -1,7 +1,7 @@
 //! Resource limits of this process: raised as far as the system lets us, once, before anything is opened.
 //!
-//! A socket is a file descriptor, and so is a slot in the table of direct descriptors; the usual soft limit
-//! of 1,024 dates from `select(2)`, and the hard limit is what the administrator meant.
+//! A socket is a file descriptor; the usual soft limit of 1,024 dates from `select(2)`, and the hard limit is
+//! what the administrator meant.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

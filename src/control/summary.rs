@@ -1,6 +1,6 @@
 //! A run in numbers, and its verdict on itself. Pure: numbers in, [`Summary`] out, as JSON or as a table.
 //!
-//! The field names are those of the `--json` object; the README documents it.
+//! The field names are those of the `--json` object; docs/json.md documents it.
 //!
 //! Invariant checked here at the end of every run: `due = sampled + missed`, and every sample is stored or
 //! counted as dropped.
