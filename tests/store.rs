@@ -15,6 +15,7 @@
 
 mod support {
     pub(crate) mod cluster;
+    pub(crate) mod docs;
     pub(crate) mod feed;
     pub(crate) mod proxy;
     pub(crate) mod store;
@@ -431,6 +432,29 @@ fn retention_removes_the_old_and_nothing_else(store: &impl TestStore) {
     assert_eq!((last.stored, stored_rows(store).0), (1, 111));
 }
 
+/// Every statement in a document or in `examples/queries.sql`; those that say `(PostgreSQL)` only there.
+fn queries_that_the_documents_show_run(store: &impl TestStore) {
+    migrate(store.url());
+    let mut writer = Writer::start(store.options());
+    let now = Wall::now().0;
+    writer.feed(&[probed(now - 2_000_000, 1, 200), probed(now - 1_000_000, 1, 500)]);
+    writer.end();
+    let examples = std::fs::read_to_string(support::docs::root().join("examples/queries.sql")).unwrap();
+    let documents = support::docs::blocks("sql").into_iter().map(|block| (block.place, block.text));
+    let mut run = Vec::new();
+    for (place, text) in documents.chain([("examples/queries.sql".to_owned(), examples)]) {
+        for statement in text.split("\n\n").filter(|statement| statement.contains("SELECT")) {
+            if matches!(store.url(), StoreUrl::Sqlite(_)) && statement.contains("(PostgreSQL)") {
+                continue;
+            }
+            // Fails with the statement if the store refuses it.
+            store.query(statement);
+            run.push(place.clone());
+        }
+    }
+    assert!(run.len() >= 5, "statements were found in {run:?} only");
+}
+
 /// Runs each of these against both stores, as `postgres::name` and `sqlite::name`.
 macro_rules! both {
     ($($name:ident)+) => {
@@ -455,6 +479,7 @@ both! {
     people_see_names_and_no_invented_phases
     state_says_since_when
     retention_removes_the_old_and_nothing_else
+    queries_that_the_documents_show_run
 }
 
 #[test]

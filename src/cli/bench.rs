@@ -40,7 +40,8 @@ pub(super) struct Arguments {
     /// Timeout of a probe.
     #[arg(long, default_value = "10s", value_name = "TIME")]
     timeout: String,
-    /// Also store every sample: sqlite:PATH or postgres://…
+    /// Also store every sample: sqlite:PATH or postgres://…; a store of its own, because connections count as
+    /// the endpoints 1, 2, …
     #[arg(long, value_name = "URL")]
     store: Option<StoreUrl>,
     /// Print one JSON object instead of a table.
