@@ -125,6 +125,8 @@ pub const PARTITIONS_AHEAD: u32 = 2;
 /// How long raw samples are kept unless `--retention` says otherwise. A week answers "since when?" and "is it
 /// like this every Monday?"; at 1,500 rows/s it is 85 GB of PostgreSQL.
 pub const RETENTION_DEFAULT: Micros = Micros::from_millis(7 * 86_400_000);
+/// Shortest retention: partitions of PostgreSQL are no narrower, and a typing error should not empty a store.
+pub const RETENTION_MIN: Micros = Micros::from_millis(3_600_000);
 /// How often the writer looks for samples past their retention.
 pub const RETENTION_EVERY: Micros = Micros::from_millis(60_000);
 /// Rows of SQLite deleted at once: some 10 ms, so that a batch is never kept waiting for long.
