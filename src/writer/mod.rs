@@ -26,7 +26,7 @@ use crate::config::{DRAIN_STORE_MAX, QUEUE_BYTES_MAX, RETENTION_DEFAULT};
 use crate::sample::Sample;
 
 mod backoff;
-mod batch;
+pub(crate) mod batch;
 mod drive;
 mod error;
 mod latest;

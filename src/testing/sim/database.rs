@@ -9,11 +9,11 @@
 
 use rtrb::Consumer;
 
-use super::batching::{Batch, Batcher, Queue};
 use super::clock::{Agenda, Random};
 use crate::clock::{Micros, Mono};
 use crate::config::{BATCH_AGE_MAX, GATHER_EVERY, RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN, STORE_DEADLINE};
 use crate::sample::Sample;
+use crate::writer::batch::{Batch, Batcher, Queue};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -243,7 +243,7 @@ impl Writer {
 
     fn enqueue(&mut self, batch: Option<Batch>) {
         let Some(batch) = batch else { return };
-        let held = self.held.as_ref().map_or(0, |(_, batch)| batch.rows.len() * size_of::<Sample>());
+        let held = self.held.as_ref().map_or(0, |(_, batch)| batch.bytes());
         if let Some(gap) = self.queue.push(batch, held) {
             self.dropped += gap.rows;
         }
