@@ -211,6 +211,14 @@ fn a_row_that_cannot_be_probed_as_written_is_an_error(store: &impl TestStore) {
     assert!(header.contains("endpoint \"shop\": headers: "), "{header}");
     let redirects = refused("redirects = 3", "redirects = 0");
     assert!(redirects.contains("endpoint \"shop\": redirects: not supported"), "{redirects}");
+    let (some, none) = match store.url() {
+        StoreUrl::Postgres(_) => ("ARRAY['[]']", "'{}'"),
+        StoreUrl::Sqlite(_) => ("'[\"[]\"]'", "'[]'"),
+    };
+    for column in ["body_match", "body_forbid"] {
+        let refused = refused(&format!("{column} = {some}"), &format!("{column} = {none}"));
+        assert!(refused.contains(&format!("endpoint \"shop\": {column}: not supported")), "{refused}");
+    }
     assert_eq!(read(store.url()).len(), 1);
 }
 
