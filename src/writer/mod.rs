@@ -25,7 +25,7 @@ use crate::clock::Micros;
 use crate::config::{DRAIN_STORE_MAX, QUEUE_BYTES_MAX, RETENTION_DEFAULT};
 use crate::sample::Sample;
 
-mod backoff;
+pub(crate) mod backoff;
 pub(crate) mod batch;
 mod drive;
 mod error;
@@ -34,7 +34,7 @@ mod migrate;
 mod partition;
 pub mod pgcopy;
 mod postgres;
-mod refused;
+pub(crate) mod refused;
 mod rows;
 mod sqlite;
 mod store;

@@ -27,21 +27,21 @@ use crate::sample::Sample;
 
 /// Rows that are delivered together, and those of them that are also the latest of their endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) rows: Vec<Sample>,
-    pub(super) latest: Vec<Sample>,
+pub(crate) struct Part {
+    pub(crate) rows: Vec<Sample>,
+    pub(crate) latest: Vec<Sample>,
 }
 
 /// Parts of one batch that have not been tried yet, the largest first.
 #[derive(Debug, Default)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     parts: VecDeque<Part>,
     divisions: u32,
 }
 
 impl Refused {
     /// The store has refused these rows. They are divided, or else the gap that they leave is returned.
-    pub(super) fn divide(&mut self, rows: &[Sample], latest: &[Sample]) -> Option<Gap> {
+    pub(crate) fn divide(&mut self, rows: &[Sample], latest: &[Sample]) -> Option<Gap> {
         if rows.is_empty() {
             return None;
         }
@@ -59,7 +59,7 @@ impl Refused {
     }
 
     /// The next part to try. When there is none, the batch is done with: what is refused next is another.
-    pub(super) fn take(&mut self) -> Option<Part> {
+    pub(crate) fn take(&mut self) -> Option<Part> {
         let part = self.parts.pop_front();
         if part.is_none() {
             self.divisions = 0;
@@ -68,7 +68,7 @@ impl Refused {
     }
 
     /// Rows that wait.
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.rows.len()).sum()
     }
 }
