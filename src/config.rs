@@ -107,6 +107,9 @@ pub const BATCH_AGE_MAX: Micros = Micros::from_millis(250);
 pub const BATCH_ROWS_MAX: usize = 25_000;
 /// or this many bytes of COPY data.
 pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Divisions of one batch that the store refuses, to find the rows at fault; then what it refuses is dropped as it
+/// is. One row in a full batch takes 15 divisions: four are found, or everything is given up, in some ten seconds.
+pub const BATCH_DIVISIONS_MAX: u32 = 64;
 /// COPY data handed to the socket at once: large enough that the hand-over between tasks does not show.
 pub const COPY_CHUNK_BYTES: usize = 256 * 1024;
 /// Samples held in memory while the database is away; beyond it the oldest batch is dropped, and counted.
@@ -125,6 +128,8 @@ pub const PARTITIONS_AHEAD: u32 = 2;
 /// How long raw samples are kept; no flag changes it yet. A week answers "since when?" and "is it
 /// like this every Monday?"; at 1,500 rows/s it is 85 GB of PostgreSQL.
 pub const RETENTION_DEFAULT: Micros = Micros::from_millis(7 * 86_400_000);
+/// Shortest retention: partitions of PostgreSQL are no narrower, and a typing error should not empty a store.
+pub const RETENTION_MIN: Micros = Micros::from_millis(3_600_000);
 /// How often the writer looks for samples past their retention.
 pub const RETENTION_EVERY: Micros = Micros::from_millis(60_000);
 /// Rows of SQLite deleted at once: some 10 ms, so that a batch is never kept waiting for long.

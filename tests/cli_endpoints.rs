@@ -17,6 +17,7 @@ fn ringprobe(directory: &Path, arguments: &[&str]) -> Output {
         .env_remove("DATABASE_URL")
         .env_remove("RINGPROBE_STORE")
         .env_remove("RINGPROBE_LOG")
+        .env_remove("RINGPROBE_RETENTION")
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -145,6 +146,41 @@ fn a_wrong_store_is_refused_before_anything_else() {
             assert!(!line.contains("hunter2"), "{line}");
         }
         assert_eq!(names_in(directory.path()), ["e.toml"]);
+    }
+}
+
+#[test]
+fn a_wrong_retention_is_refused_and_removes_nothing() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("e.toml"), endpoint("")).unwrap();
+    for (retention, reason) in [
+        ("7", "\"7\" has no unit; write \"7s\" if seconds are meant"),
+        ("59m", "59 m is shorter than 1 h"),
+        ("forever", "\"forever\" is not a duration such as \"500ms\", \"30s\" or \"5m\""),
+    ] {
+        let run = ["run", "e.toml", "--store", "sqlite:r.db", "--retention", retention];
+        assert_eq!(refused(directory.path(), &run), format!("--retention: {reason}"));
+    }
+    assert_eq!(names_in(directory.path()), ["e.toml"]);
+}
+
+#[test]
+fn samples_are_removed_when_they_are_older_than_the_retention() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    fs::write(directory.join("e.toml"), endpoint_at("http://127.0.0.1:1/")).unwrap();
+    done(directory, &["endpoints", "import", "e.toml", "--store", "sqlite:r.db"]);
+    let store = rusqlite::Connection::open(directory.join("r.db")).unwrap();
+    let old = || store.query_row("SELECT count(*) FROM metrics WHERE lag_us = 77", [], |row| row.get(0));
+    let now_us = ringprobe::clock::Wall::now().0;
+    for days in [1, 3, 9] {
+        let insert = "INSERT INTO metrics SELECT ?, 1, 77, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 3, 202, 0";
+        store.execute(insert, [now_us - days * 86_400_000_000]).unwrap();
+    }
+    let run = ["run", "--store", "sqlite:r.db", "--duration", "300ms"];
+    for (retention, left) in [(&["--retention", "never"][..], 3), (&[], 2), (&["--retention", "2d"], 1)] {
+        done(directory, &[&run[..], retention].concat());
+        assert_eq!(old(), Ok(left), "{retention:?}");
     }
 }
 

@@ -212,6 +212,14 @@ fn a_row_that_cannot_be_probed_as_written_is_an_error(store: &impl TestStore) {
     assert!(header.contains("endpoint \"shop\": headers: "), "{header}");
     let redirects = refused("redirects = 3", "redirects = 0");
     assert!(redirects.contains("endpoint \"shop\": redirects: not supported"), "{redirects}");
+    let (some, none) = match store.url() {
+        StoreUrl::Postgres(_) => ("ARRAY['[]']", "'{}'"),
+        StoreUrl::Sqlite(_) => ("'[\"[]\"]'", "'[]'"),
+    };
+    for column in ["body_match", "body_forbid"] {
+        let refused = refused(&format!("{column} = {some}"), &format!("{column} = {none}"));
+        assert!(refused.contains(&format!("endpoint \"shop\": {column}: not supported")), "{refused}");
+    }
     assert_eq!(read(store.url()).len(), 1);
 }
 
@@ -453,6 +461,58 @@ fn queries_that_the_documents_show_run(store: &impl TestStore) {
         }
     }
     assert!(run.len() >= 5, "statements were found in {run:?} only");
+/// Refuses the sort of row that nobody would expect: a status of 418.
+fn refuse_teapots(store: &impl TestStore) {
+    store.execute(match store.url() {
+        StoreUrl::Postgres(_) => "ALTER TABLE metrics ADD CONSTRAINT no_teapots CHECK (status <> 418)",
+        StoreUrl::Sqlite(_) => {
+            "CREATE TRIGGER no_teapots BEFORE INSERT ON metrics WHEN new.status = 418
+             BEGIN SELECT raise(ABORT, 'no teapots'); END"
+        }
+    });
+}
+
+/// A refused row once took its whole batch with it.
+fn of_a_batch_that_is_refused_only_the_rows_at_fault_are_dropped(store: &impl TestStore) {
+    migrate(store.url());
+    refuse_teapots(store);
+    let mut writer = Writer::start(store.options());
+    let now = Wall::now().0;
+    let bad = |id: i32| id % 7_001 == 5_000;
+    let status = |id: i32| if bad(id) { 418 } else { 200 };
+    for first in [0, 20_000] {
+        let batch: Vec<Sample> =
+            (first..first + 20_000).map(|id| probed(now + i64::from(id), id, status(id))).collect();
+        writer.feed(&batch);
+        writer.settle();
+    }
+    let last = writer.end();
+    let expected: Vec<i32> = (0..40_000).filter(|id| bad(*id)).collect();
+    assert_eq!((last.stored, last.dropped, last.queued_rows), (39_995, 5, 0));
+    assert_eq!(stored_rows(store), (39_995, 39_995), "nothing else is missing, and nothing is there twice");
+    assert_eq!(expected.len(), 5);
+    assert_eq!(one::<u64>(store, "SELECT sum(rows) FROM ingest_cursor"), 39_995);
+    assert_eq!(one::<u64>(store, "SELECT count(*) FROM endpoint_state"), 39_995, "states go with their rows");
+    let gaps = store.query("SELECT sum(rows), min(reason), max(reason) FROM ingest_gaps");
+    assert_eq!(gaps, [["5", "rejected", "rejected"]]);
+    let bounds = |column: &str| store.ts_us().replace("ts", column);
+    let span = format!("SELECT {}, {} FROM ingest_gaps", bounds("min(from_ts)"), bounds("max(to_ts)"));
+    let at = |id: i32| (now + i64::from(id)).to_string();
+    assert_eq!(store.query(&span), [[at(expected[0]), at(expected[4])]]);
+}
+
+fn a_store_that_refuses_every_row_is_given_up_and_what_follows_goes_on(store: &impl TestStore) {
+    migrate(store.url());
+    refuse_teapots(store);
+    let mut writer = Writer::start(store.options());
+    let now = Wall::now().0;
+    writer.feed(&(0..8).map(|id| probed(now, id, 418)).collect::<Vec<_>>());
+    writer.settle();
+    writer.feed(&[probed(now, 9, 200)]);
+    let last = writer.end();
+    assert_eq!((last.stored, last.dropped), (1, 8));
+    assert_eq!(store.query("SELECT sum(rows), min(reason) FROM ingest_gaps"), [["8", "rejected"]]);
+    assert_eq!(stored_rows(store), (1, 1));
 }
 
 /// Runs each of these against both stores, as `postgres::name` and `sqlite::name`.
@@ -480,6 +540,8 @@ both! {
     state_says_since_when
     retention_removes_the_old_and_nothing_else
     queries_that_the_documents_show_run
+    of_a_batch_that_is_refused_only_the_rows_at_fault_are_dropped
+    a_store_that_refuses_every_row_is_given_up_and_what_follows_goes_on
 }
 
 #[test]
@@ -728,23 +790,6 @@ fn a_database_that_turns_read_only_is_waited_for() {
     assert!(!error.contains('\n'), "{error}");
     store.read_only(false);
     assert_exactly_once(&store, fed.try_into().unwrap(), &writer.end());
-}
-
-#[test]
-fn a_batch_that_the_store_refuses_is_dropped_and_the_next_goes_on() {
-    let store = Postgres::new("refused");
-    migrate(store.url());
-    store.execute("ALTER TABLE metrics ADD CONSTRAINT no_teapots CHECK (status <> 418)");
-    let mut writer = Writer::start(store.options());
-    let now = Wall::now().0;
-    for (id, status) in [(1, 200), (2, 418), (3, 200)] {
-        writer.feed(&[probed(now, id, status), probed(now + 1, id, 200)]);
-        writer.settle();
-    }
-    let last = writer.end();
-    assert_eq!((last.stored, last.dropped), (4, 2));
-    assert_eq!(stored_rows(&store), (4, 4));
-    assert_eq!(store.query("SELECT rows, reason FROM ingest_gaps"), [["2", "rejected"]]);
 }
 
 #[test]

@@ -82,13 +82,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
 fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
     let connection = if arguments.fresh { Connection::Fresh } else { Connection::Reuse };
     let draft = Draft {
-        name: Some(url.to_owned()),
-        url: Some(url.to_owned()),
         timeout: Some(arguments.timeout.clone()),
         connection: Some(connection.name().to_owned()),
         // A saturated origin may answer anything: what is measured is the exchange.
         expect_status: Some(vec!["100-599".to_owned()]),
-        ..Draft::default()
+        ..Draft::of_url(url)
     };
     draft.validate(&Draft::default()).map_err(|error| Error::input(format!("{url}: {error}")))
 }

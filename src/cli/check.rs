@@ -69,15 +69,13 @@ fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
         Ok((name.trim().to_owned(), value.trim().to_owned()))
     });
     let draft = Draft {
-        name: Some(url.to_owned()),
-        url: Some(url.to_owned()),
         method: Some(arguments.method.clone()),
         headers: headers.collect::<Result<Vec<_>, Error>>()?,
         body: arguments.body.as_ref().map(|body| body.clone().into_bytes()),
         address: arguments.address.clone(),
         timeout: Some(arguments.timeout.clone()),
         expect_status: (!arguments.expect_status.is_empty()).then(|| arguments.expect_status.clone()),
-        ..Draft::default()
+        ..Draft::of_url(url)
     };
     draft.validate(&Draft::default()).map_err(|error| Error::input(format!("{url}: {error}")))
 }

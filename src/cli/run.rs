@@ -10,8 +10,10 @@ use clap::Args;
 
 use super::store::StoreArguments;
 use super::{Error, endpoints, session};
+use crate::clock::Micros;
+use crate::config::{RETENTION_DEFAULT, RETENTION_MIN};
 use crate::control::node::Workload;
-use crate::endpoint::{Endpoint, StoredEndpoint};
+use crate::endpoint::{Endpoint, StoredEndpoint, duration};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `run`.
@@ -29,6 +31,9 @@ pub(super) struct Arguments {
     /// Probing cores; by default all CPUs of this process but one, which the writer has.
     #[arg(long, env = "RINGPROBE_CORES", value_name = "N")]
     cores: Option<usize>,
+    /// Remove samples from the store when they are this old, such as 30d; `never` keeps them for ever [default: 7d]
+    #[arg(long, env = "RINGPROBE_RETENTION", value_name = "TIME")]
+    retention: Option<String>,
     /// Do not bring the store's tables up to date.
     #[arg(long)]
     no_migrate: bool,
@@ -41,6 +46,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let duration =
         arguments.duration.as_deref().map(|text| super::duration_argument("--duration", text)).transpose()?;
+    let retention = arguments.retention.as_deref().map_or(Ok(Some(RETENTION_DEFAULT)), retention)?;
     session::placement(arguments.cores)?;
     let store_url = arguments.store.url()?;
     let wanted = arguments.file.as_deref().map(endpoints::read).transpose()?;
@@ -49,11 +55,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         endpoints,
         workload: Workload::Scheduled,
         cores: arguments.cores,
-        writer: WriterOptions { store: Some(store_url), ..WriterOptions::default() },
+        writer: WriterOptions { store: Some(store_url), retention, ..WriterOptions::default() },
         duration,
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long samples are kept; `None` is for ever.
+fn retention(text: &str) -> Result<Option<Micros>, Error> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let span = super::duration_argument("--retention", text)?;
+    if span < RETENTION_MIN {
+        let (given, min) = (duration::prose(span), duration::prose(RETENTION_MIN));
+        return Err(Error::input(format!("--retention: {given} is shorter than {min}")));
+    }
+    Ok(Some(span))
 }
 
 /// Brings the store in line and reads back what to probe: with a file, its endpoints; else all of the table's.
@@ -89,4 +108,21 @@ async fn load(
         return Err(Error::input(format!("{url}: no enabled endpoint in the store; {hint}")));
     }
     Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_is_a_time_of_an_hour_or_more_or_never() {
+        let kept = |text: &str| retention(text).map_err(|error| format!("{error:?}"));
+        assert_eq!(kept("30d"), Ok(Some(Micros(30 * 86_400_000_000))));
+        assert_eq!(kept("1h"), Ok(Some(RETENTION_MIN)));
+        assert_eq!(kept("7d"), Ok(Some(RETENTION_DEFAULT)), "as --help says");
+        assert_eq!(kept("never"), Ok(None));
+        for text in ["", "0s", "59m", "30", "Never", "for ever"] {
+            assert!(kept(text).unwrap_err().contains("--retention: "), "{text}");
+        }
+    }
 }

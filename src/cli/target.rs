@@ -3,19 +3,19 @@
 //! The origin serves on a thread of its own ([`crate::testing::origin`]); this thread waits for a signal or
 //! for the end of the duration, and then prints what was served.
 
-use std::io::Read as _;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use super::{Error, limits};
 use crate::clock::{self, Micros, Mono};
 use crate::config;
 use crate::testing::origin::{Origin, OriginOptions, StartError, duration};
+use crate::writer::block_on;
 
 /// Arguments of `target`.
 #[derive(Debug, Args)]
@@ -43,13 +43,14 @@ pub(super) struct Arguments {
 struct Listen(Vec<SocketAddr>);
 
 /// Runs the command.
-#[expect(clippy::print_stdout, reason = "a command's output")]
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let (signals, mut wake) = UnixStream::pair().map_err(Error::failed)?;
-    for signal in [SIGINT, SIGTERM] {
-        let signals = signals.try_clone().map_err(Error::failed)?;
-        signal_hook::low_level::pipe::register(signal, signals).map_err(Error::failed)?;
-    }
+    block_on(serve(arguments)).map_err(Error::failed)?
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+async fn serve(arguments: &Arguments) -> Result<ExitCode, Error> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::failed)?;
     let open_files = limits::raise_nofile().soft;
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     let cpu = arguments.cpu.or_else(|| cpus.last().map(|cpu| cpu.id));
@@ -69,11 +70,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     }
 
     let (start, cpu_start_us) = (Mono::now(), clock::process_cpu_us());
-    // A duration of zero would mean "for ever" to the socket.
-    let duration = arguments.duration.map(|span| Micros(span.0.max(1)).as_duration());
-    wake.set_read_timeout(duration).map_err(Error::failed)?;
-    // A byte is a signal; an error is the timeout, which ends us as well.
-    let _signal_or_timeout = wake.read(&mut [0]);
+    let signalled = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    match arguments.duration {
+        None => signalled.await,
+        // The end of the duration ends us as a signal does.
+        Some(duration) => {
+            let _signal_or_timeout = timeout(duration.as_duration(), signalled).await;
+        }
+    }
 
     let served = Mono::now().since(start);
     let stats = origin.stop().map_err(Error::failed)?;

@@ -69,6 +69,22 @@ impl fmt::Display for FieldError {
 impl std::error::Error for FieldError {}
 
 impl Draft {
+    /// The draft of a URL that stands by itself, as on a command line: its name is the URL, or as much of it as
+    /// a name can hold. So nothing that is wrong with it is wrong with the name.
+    #[must_use]
+    pub fn of_url(url: &str) -> Self {
+        const ELLIPSIS: &str = "…";
+        let mut name: String = url.chars().filter(|character| !character.is_control()).collect();
+        if name.len() > NAME_BYTES_MAX {
+            let room = NAME_BYTES_MAX - ELLIPSIS.len();
+            name.truncate((0..=room).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0));
+            name.push_str(ELLIPSIS);
+        } else if name.is_empty() {
+            name.push_str(ELLIPSIS);
+        }
+        Self { name: Some(name), url: Some(url.to_owned()), ..Self::default() }
+    }
+
     /// The endpoint that this draft describes; a field that it leaves open is taken from `defaults`, and
     /// else from `config`.
     pub fn validate(self, defaults: &Self) -> Result<Endpoint, FieldError> {

@@ -95,6 +95,24 @@ fn refused(change: impl FnOnce(&mut Draft)) -> String {
 }
 
 #[test]
+fn a_url_by_itself_is_never_refused_for_its_name() {
+    let validated = |url: &str| Draft::of_url(url).validate(&Draft::default());
+    assert_eq!(validated("http://a/b?c").unwrap().name, "http://a/b?c");
+    // Every length around the bound, so that the cut falls on each byte of a character.
+    for padding in 0..600 {
+        let url = format!("http://a/{}{}", "x".repeat(padding % 4), "é€𝄞".repeat(padding / 4));
+        let endpoint = validated(&url).unwrap();
+        let cut = endpoint.name.strip_suffix('…');
+        assert_eq!(cut.is_some(), url.len() > NAME_BYTES_MAX, "{url}");
+        assert!(url.starts_with(cut.unwrap_or(&url)), "{url}");
+        assert!(cut.is_none() || endpoint.name.len() > NAME_BYTES_MAX - 4, "no shorter than it must be");
+    }
+    for url in ["", "http://a/\n", "\u{7}", "ftp://a/"] {
+        assert_eq!(validated(url).unwrap_err().field, "url", "{url:?}");
+    }
+}
+
+#[test]
 fn sizes_are_bounded() {
     let long = |bytes: usize| Some("x".repeat(bytes));
     assert_eq!(refused(|draft| draft.name = long(256)), "name: is 256 bytes long; at most 255 are accepted");

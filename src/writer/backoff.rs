@@ -8,19 +8,19 @@ use crate::config::{RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN};
 
 /// Pauses between attempts.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     pause: Micros,
     random: u64,
 }
 
 impl Backoff {
     /// A policy whose randomness comes from `seed`.
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self { pause: RECONNECT_PAUSE_MIN, random: seed | 1 }
     }
 
     /// An attempt failed: how long to wait before the next.
-    pub(super) fn failed(&mut self) -> Micros {
+    pub(crate) fn failed(&mut self) -> Micros {
         let pause = self.pause.0;
         self.pause = Micros((pause * 2).min(RECONNECT_PAUSE_MAX.0));
         // xorshift64: never zero from a seed that is not.
@@ -31,7 +31,7 @@ impl Backoff {
     }
 
     /// An attempt succeeded: the next failure waits briefly again.
-    pub(super) const fn succeeded(&mut self) {
+    pub(crate) const fn succeeded(&mut self) {
         self.pause = RECONNECT_PAUSE_MIN;
     }
 }

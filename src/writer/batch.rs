@@ -20,22 +20,22 @@ use crate::sample::Sample;
 use super::pgcopy::ROW_BYTES;
 
 /// Rows of a full batch: the row bound and the byte bound in one number.
-pub(super) const ROWS_MAX: usize =
+pub(crate) const ROWS_MAX: usize =
     if BATCH_ROWS_MAX < BATCH_BYTES_MAX / ROW_BYTES { BATCH_ROWS_MAX } else { BATCH_BYTES_MAX / ROW_BYTES };
 
 /// The last microsecond of the year 9999. No working clock is beyond it or before 1970, and both stores and
 /// all readers can show what lies between; what is beyond is stored as the edge.
-pub(super) const TS_MAX: Wall = Wall(253_402_300_799_999_999);
+pub(crate) const TS_MAX: Wall = Wall(253_402_300_799_999_999);
 
 /// Rows that are stored together, never none.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) rows: Vec<Sample>,
+pub(crate) struct Batch {
+    pub(crate) rows: Vec<Sample>,
 }
 
 /// Why rows were dropped; stored by name in `ingest_gaps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GapReason {
+pub(crate) enum GapReason {
     /// The store was away for longer than the queue could hold.
     QueueFull,
     /// The store refused the rows as such.
@@ -44,23 +44,23 @@ pub(super) enum GapReason {
 
 /// Rows that were dropped: how many, and the span in which they were due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gap {
-    pub(super) from: Wall,
-    pub(super) to: Wall,
-    pub(super) rows: u64,
-    pub(super) reason: GapReason,
+pub(crate) struct Gap {
+    pub(crate) from: Wall,
+    pub(crate) to: Wall,
+    pub(crate) rows: u64,
+    pub(crate) reason: GapReason,
 }
 
 /// The open batch.
 #[derive(Debug, Default)]
-pub(super) struct Batcher {
+pub(crate) struct Batcher {
     open: Vec<Sample>,
     opened_at: Mono,
 }
 
 /// Batches that wait for the store.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     batches: VecDeque<Batch>,
     rows: u64,
     bytes: usize,
@@ -69,7 +69,7 @@ pub(super) struct Queue {
 
 impl GapReason {
     /// As stored.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
             Self::Rejected => "rejected",
@@ -79,12 +79,12 @@ impl GapReason {
 
 impl Batch {
     /// Memory it takes.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.rows.len() * size_of::<Sample>()
     }
 
     /// What is missing if this batch is.
-    pub(super) fn gap(&self, reason: GapReason) -> Gap {
+    pub(crate) fn gap(&self, reason: GapReason) -> Gap {
         let ts = || self.rows.iter().map(|row| row.ts);
         Gap {
             from: ts().min().unwrap_or_default(),
@@ -97,7 +97,7 @@ impl Batch {
 
 impl Gap {
     /// The span and the rows of both; for gaps of one reason.
-    pub(super) fn join(self, other: Self) -> Self {
+    pub(crate) fn join(self, other: Self) -> Self {
         debug_assert!(self.reason == other.reason);
         Self {
             from: self.from.min(other.from),
@@ -110,7 +110,7 @@ impl Gap {
 
 impl Batcher {
     /// Adds a sample; returns the batch that it filled.
-    pub(super) fn push(&mut self, mut sample: Sample, now: Mono) -> Option<Batch> {
+    pub(crate) fn push(&mut self, mut sample: Sample, now: Mono) -> Option<Batch> {
         if self.open.is_empty() {
             self.opened_at = now;
         }
@@ -120,12 +120,12 @@ impl Batcher {
     }
 
     /// The open batch, if it is old enough.
-    pub(super) fn poll(&mut self, now: Mono) -> Option<Batch> {
+    pub(crate) fn poll(&mut self, now: Mono) -> Option<Batch> {
         if now.since(self.opened_at) >= BATCH_AGE_MAX.as_duration() { self.close() } else { None }
     }
 
     /// The open batch, if there is one.
-    pub(super) fn close(&mut self) -> Option<Batch> {
+    pub(crate) fn close(&mut self) -> Option<Batch> {
         if self.open.is_empty() {
             return None;
         }
@@ -139,20 +139,20 @@ impl Batcher {
     }
 
     /// Rows in the open batch.
-    pub(super) const fn rows(&self) -> u64 {
+    pub(crate) const fn rows(&self) -> u64 {
         self.open.len() as u64
     }
 }
 
 impl Queue {
     /// An empty queue that holds `bytes_max` bytes of samples.
-    pub(super) const fn new(bytes_max: usize) -> Self {
+    pub(crate) const fn new(bytes_max: usize) -> Self {
         Self { batches: VecDeque::new(), rows: 0, bytes: 0, bytes_max }
     }
 
     /// Adds a batch behind all others. If that is too much together with the `held` bytes of batches that
     /// have been taken and not delivered, the oldest are dropped: the gap they leave is returned.
-    pub(super) fn push(&mut self, mut batch: Batch, held: usize) -> Option<Gap> {
+    pub(crate) fn push(&mut self, mut batch: Batch, held: usize) -> Option<Gap> {
         self.rows += batch.rows.len() as u64;
         self.bytes += batch.bytes();
         match self.batches.back_mut() {
@@ -170,7 +170,7 @@ impl Queue {
     }
 
     /// The oldest batch.
-    pub(super) fn take(&mut self) -> Option<Batch> {
+    pub(crate) fn take(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
         self.rows -= batch.rows.len() as u64;
         self.bytes -= batch.bytes();
@@ -178,17 +178,17 @@ impl Queue {
     }
 
     /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
 
     /// Rows that wait.
-    pub(super) const fn rows(&self) -> u64 {
+    pub(crate) const fn rows(&self) -> u64 {
         self.rows
     }
 
     /// Memory they take.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 }

@@ -3,11 +3,12 @@
 //! Neither waits for the other. Gathering empties the rings every `GATHER_EVERY` and puts closed batches in
 //! the queue; delivering takes them out, one at a time, and holds the one it is at until the store has said
 //! yes or a definite no. A batch whose COMMIT was not answered may be in the store, so it cannot be dropped
-//! to make room: only those still in the queue can.
+//! to make room: only those still in the queue can. A batch that the store refuses is tried again in parts, before
+//! any other.
 //!
 //! Out of scope: what to store how (`postgres.rs`, `sqlite.rs`), policy (the pure cores).
 //!
-//! Invariant: `gathered = stored + dropped + open batch + queue + held`, whenever neither future is running.
+//! Invariant: `gathered = stored + dropped + open batch + queue + refused + held`, whenever neither future is running.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +20,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
 use super::backoff::Backoff;
-use super::batch::{Batch, Batcher, Gap, GapReason, Queue};
+use super::batch::{Batch, Batcher, Gap, Queue};
 use super::error::Remedy;
 use super::latest::Latest;
+use super::refused::{Part, Refused};
 use super::store::{Delivery, Ingest};
 use super::{Snapshot, Store, StoreError, StoreState, StoreUrl, Tally, WriterOptions, partition};
 use crate::clock::{Mono, Wall};
@@ -38,6 +40,8 @@ struct State {
     queue: Queue,
     /// What the store is being asked to take.
     held: Option<Arc<Delivery>>,
+    /// Parts of what it refused: the next to be asked for.
+    refused: Refused,
     /// Gaps that are not yet recorded: at most one per reason, wider each time.
     gaps: Vec<Gap>,
     stored: u64,
@@ -60,6 +64,7 @@ pub(super) fn run(
         batcher: Batcher::default(),
         queue: Queue::new(options.queue_bytes_max),
         held: None,
+        refused: Refused::default(),
         gaps: Vec::new(),
         stored: 0,
         dropped: 0,
@@ -204,7 +209,11 @@ async fn deliver_all(url: &StoreUrl, options: &WriterOptions, state: &RefCell<St
             Err(error) => {
                 connected = None;
                 match error.remedy() {
-                    Remedy::Drop => state.borrow_mut().rejected(&error),
+                    Remedy::Divide => {
+                        // It is there, and answers.
+                        backoff.succeeded();
+                        state.borrow_mut().divide(&error);
+                    }
                     Remedy::Retry => state.borrow_mut().lost(url, &error),
                 }
                 sleep(backoff.failed().as_duration()).await;
@@ -237,8 +246,7 @@ impl State {
     }
 
     fn enqueue(&mut self, batch: Batch) {
-        let held_bytes = self.held.as_ref().map_or(0, |held| held.rows.len() * size_of::<Sample>());
-        if let Some(gap) = self.queue.push(batch, held_bytes) {
+        if let Some(gap) = self.queue.push(batch, self.taken_rows() * size_of::<Sample>()) {
             self.drop_rows(gap);
             log::warn!(
                 "queue full while the store is away: {} samples dropped, due {} to {}",
@@ -258,16 +266,22 @@ impl State {
         }
     }
 
-    /// What the store is to take next: what is held already, or else the oldest batch and all gaps.
+    /// What the store is to take next: what is held already, or else a part of what it refused, or else the
+    /// oldest batch and all gaps.
     fn hold(&mut self, seq: i64, latest: &mut Latest) -> Option<Arc<Delivery>> {
         if self.held.is_none() {
-            let rows = self.queue.take().map(|batch| batch.rows).unwrap_or_default();
-            let gaps = std::mem::take(&mut self.gaps);
-            if rows.is_empty() && gaps.is_empty() {
-                return None;
-            }
-            let latest = latest.select(&rows);
-            self.held = Some(Arc::new(Delivery { seq, rows, latest, gaps }));
+            let delivery = if let Some(Part { rows, latest }) = self.refused.take() {
+                // Without gaps, so that it is only about these rows.
+                Delivery { seq, rows, latest, gaps: Vec::new() }
+            } else {
+                let rows = self.queue.take().map(|batch| batch.rows).unwrap_or_default();
+                let gaps = std::mem::take(&mut self.gaps);
+                if rows.is_empty() && gaps.is_empty() {
+                    return None;
+                }
+                Delivery { seq, latest: latest.select(&rows), rows, gaps }
+            };
+            self.held = Some(Arc::new(delivery));
         }
         self.held.clone()
     }
@@ -281,18 +295,19 @@ impl State {
         self.store = StoreState::Connected;
     }
 
-    /// The store will never take what is held.
-    fn rejected(&mut self, error: &StoreError) {
+    /// The store will never take what is held, but maybe most of it.
+    fn divide(&mut self, error: &StoreError) {
         let Some(held) = self.held.take() else { return };
-        log::error!("the store refuses {} samples, which are dropped: {error}", held.rows.len());
         for gap in &held.gaps {
             // They were counted when they were dropped.
             self.dropped -= gap.rows;
             self.drop_rows(*gap);
         }
-        if !held.rows.is_empty() {
-            let rows = held.rows.clone();
-            self.drop_rows(Batch { rows }.gap(GapReason::Rejected));
+        if let Some(gap) = self.refused.divide(&held.rows, &held.latest) {
+            log::error!("the store refuses {} samples, which are dropped: {error}", gap.rows);
+            self.drop_rows(gap);
+        } else {
+            log::debug!("the store refuses something in {} samples: {error}", held.rows.len());
         }
     }
 
@@ -322,6 +337,7 @@ impl State {
         }
         self.dropped += left;
         self.held = None;
+        self.refused = Refused::default();
         while self.queue.take().is_some() {}
         if self.store != StoreState::None {
             self.store = StoreState::Closed;
@@ -330,18 +346,21 @@ impl State {
 
     /// Rows gathered and neither stored nor dropped.
     fn waiting_rows(&self) -> u64 {
-        let held = self.held.as_ref().map_or(0, |held| held.rows.len() as u64);
-        self.batcher.rows() + self.queue.rows() + held
+        self.batcher.rows() + self.queue.rows() + self.taken_rows() as u64
+    }
+
+    /// Rows taken from the queue and neither stored nor dropped.
+    fn taken_rows(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.rows.len()) + self.refused.rows()
     }
 
     fn snapshot(&self) -> Snapshot {
-        let held = self.held.as_ref().map_or(0, |held| held.rows.len() * size_of::<Sample>());
         Snapshot {
             tally: self.tally.clone(),
             stored: self.stored,
             dropped: self.dropped,
             queued_rows: self.waiting_rows(),
-            queue_bytes: self.queue.bytes() + held,
+            queue_bytes: self.queue.bytes() + self.taken_rows() * size_of::<Sample>(),
             batches: self.batches,
             store_state: self.store.clone(),
         }

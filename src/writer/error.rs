@@ -2,7 +2,7 @@
 //!
 //! The second question is answered by [`Remedy`], from the SQLSTATE or SQLite's code alone: most things pass
 //! (a restart, a full disk, a lock), a missing partition can be made, and only data that the store will
-//! never take is given up. What is unknown is held: dropping is the one thing that cannot be undone.
+//! never take is given up, row by row. What is unknown is held: dropping is the one thing that cannot be undone.
 
 use std::error::Error;
 use std::fmt;
@@ -70,8 +70,8 @@ pub enum StoreError {
 pub(super) enum Remedy {
     /// Hold it, connect again, and try again.
     Retry,
-    /// The store will never take it: drop and count.
-    Drop,
+    /// The store will never take it: find the rows at fault (`refused.rs`), drop and count them.
+    Divide,
 }
 
 impl StoreError {
@@ -94,7 +94,7 @@ fn of_sqlstate(state: &str, names_constraint: bool) -> Remedy {
         // has dropped.
         "23514" if !names_constraint => Remedy::Retry,
         // Data exceptions and constraints: the same data will fail again.
-        _ if state.starts_with("22") || state.starts_with("23") => Remedy::Drop,
+        _ if state.starts_with("22") || state.starts_with("23") => Remedy::Divide,
         // 08 connection, 25006 read-only (a provider whose disk is full), 40 serialisation and deadlock,
         // 42P01 no such table (the schema is being restored), 53 resources, 55 locks, 57P shutdown, 58 I/O.
         _ => Remedy::Retry,
@@ -103,7 +103,7 @@ fn of_sqlstate(state: &str, names_constraint: bool) -> Remedy {
 
 fn of_sqlite(code: ErrorCode) -> Remedy {
     match code {
-        ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => Remedy::Drop,
+        ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => Remedy::Divide,
         // Locked, busy, full, read-only, I/O.
         _ => Remedy::Retry,
     }
@@ -183,13 +183,13 @@ mod tests {
             assert_eq!(of_sqlstate(state, false), Remedy::Retry, "{state}");
         }
         for state in ["22003", "22008", "22P03", "23502", "23505", "23514"] {
-            assert_eq!(of_sqlstate(state, true), Remedy::Drop, "{state}");
+            assert_eq!(of_sqlstate(state, true), Remedy::Divide, "{state}");
         }
         use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
         for code in [DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly] {
             assert_eq!(of_sqlite(code), Remedy::Retry, "{code:?}");
         }
-        assert_eq!(of_sqlite(ErrorCode::ConstraintViolation), Remedy::Drop);
+        assert_eq!(of_sqlite(ErrorCode::ConstraintViolation), Remedy::Divide);
         assert_eq!(StoreError::Deadline.remedy(), Remedy::Retry);
     }
 }

@@ -8,10 +8,11 @@
 //!
 //! [`spawn`] runs all of it on one thread of its own, pinned if wanted. Gathering never waits for the store:
 //! while the store is away batches stay in the bounded queue, and when that is full the oldest is dropped,
-//! counted, and recorded in `ingest_gaps` once the store is back.
+//! counted, and recorded in `ingest_gaps` once the store is back. A batch that the store refuses is divided until the
+//! rows at fault are found; these are dropped, counted and recorded too.
 //!
-//! Policy is in pure cores (`batch`, `tally`, `pgcopy`, `latest`, `partition`, `backoff`, and the
-//! error classes in `error`); the drivers (`drive`, `postgres`, `sqlite`) hold none.
+//! Policy is in pure cores (`batch`, `refused`, `tally`, `pgcopy`, `latest`, `partition`, `backoff`, and
+//! the error classes in `error`); the drivers (`drive`, `postgres`, `sqlite`) hold none.
 //!
 //! Invariant: every sample gathered is, at the end, stored exactly once or counted as dropped.
 
@@ -24,8 +25,8 @@ use crate::clock::Micros;
 use crate::config::{DRAIN_STORE_MAX, QUEUE_BYTES_MAX, RETENTION_DEFAULT};
 use crate::sample::Sample;
 
-mod backoff;
-mod batch;
+pub(crate) mod backoff;
+pub(crate) mod batch;
 mod drive;
 mod error;
 mod latest;
@@ -33,6 +34,7 @@ mod migrate;
 mod partition;
 pub mod pgcopy;
 mod postgres;
+pub(crate) mod refused;
 mod rows;
 mod sqlite;
 mod store;

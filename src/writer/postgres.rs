@@ -27,7 +27,7 @@ use tokio_postgres::{Client, NoTls, Statement};
 
 use super::migrate::{self, Applied};
 use super::partition::{self, Range};
-use super::rows::{EndpointRow, check_names};
+use super::rows::{EndpointRow, check_names, select_endpoints};
 use super::store::{Delivery, Ingest};
 use super::{PostgresUrl, StoreError, Upserted, pgcopy};
 use crate::clock::{Micros, Wall};
@@ -151,7 +151,7 @@ impl Postgres {
     }
 
     pub(super) async fn endpoints(&mut self) -> Result<Vec<StoredEndpoint>, StoreError> {
-        let rows = self.client.query(SELECT_ENDPOINTS, &[]).await?;
+        let rows = self.client.query(&select_endpoints(ENDPOINT_COLUMNS), &[]).await?;
         rows.iter()
             .map(|row| {
                 let endpoint = EndpointRow {
@@ -563,13 +563,6 @@ const INSERT_HEAD: &str = "INSERT INTO endpoints (name, url, address, method, he
 // In the order given: ids then follow it, and neighbours in the file are far apart in phase.
 const INSERT_TAIL: &str =
     "WHERE NOT EXISTS (SELECT FROM endpoints AS e WHERE e.name = u.name) ORDER BY u.ord";
-const SELECT_ENDPOINTS: &str = "SELECT endpoint_id, name, url, host(address), method, headers::text, body,
-    array_to_json(expect_status)::text, interval_ms, timeout_ms, connection, tags::text, enabled,
-    CASE WHEN auth_ref IS NOT NULL THEN 'auth_ref' WHEN body_match <> '{}' THEN 'body_match'
-        WHEN body_forbid <> '{}' THEN 'body_forbid' WHEN resolve_timeout_ms IS NOT NULL THEN 'resolve_timeout_ms'
-        WHEN connect_timeout_ms IS NOT NULL THEN 'connect_timeout_ms'
-        WHEN tls_timeout_ms IS NOT NULL THEN 'tls_timeout_ms'
-        WHEN processing_timeout_ms IS NOT NULL THEN 'processing_timeout_ms'
-        WHEN transfer_timeout_ms IS NOT NULL THEN 'transfer_timeout_ms'
-        WHEN redirects <> 0 THEN 'redirects' WHEN tls IS NOT NULL THEN 'tls' END
-    FROM endpoints ORDER BY endpoint_id";
+/// The id, and the columns of [`EndpointRow`] as text and numbers.
+const ENDPOINT_COLUMNS: &str = "endpoint_id, name, url, host(address), method, headers::text, body,
+    array_to_json(expect_status)::text, interval_ms, timeout_ms, connection, tags::text, enabled";

@@ -1,8 +1,8 @@
 //! Endpoints as rows: the same twelve columns in both stores, and back through [`Draft::validate`], the one
 //! door every endpoint comes in by.
 //!
-//! Out of scope: SQL. Arrays and objects travel as text here (JSON), because that is what both stores can be
-//! handed and asked for.
+//! Out of scope: SQL, but for the query that reads them. Arrays and objects travel as text here (JSON), because
+//! that is what both stores can be handed and asked for.
 
 use serde_json::{Map, Value};
 
@@ -98,6 +98,26 @@ impl EndpointRow {
         let endpoint = draft.validate(&Draft::default()).map_err(|error| fail(error.to_string()))?;
         Ok(StoredEndpoint { id: EndpointId(id), endpoint })
     }
+}
+
+/// The query for all endpoints: `columns`, in the store's own words, and last the column by which a row asks for
+/// what this version cannot do, or null. Arrays are empty in either store's way of writing it.
+pub(super) fn select_endpoints(columns: &str) -> String {
+    format!(
+        "SELECT {columns},
+            CASE WHEN auth_ref IS NOT NULL THEN 'auth_ref'
+                WHEN CAST(body_match AS text) NOT IN ('{{}}', '[]') THEN 'body_match'
+                WHEN CAST(body_forbid AS text) NOT IN ('{{}}', '[]') THEN 'body_forbid'
+                WHEN resolve_timeout_ms IS NOT NULL THEN 'resolve_timeout_ms'
+                WHEN connect_timeout_ms IS NOT NULL THEN 'connect_timeout_ms'
+                WHEN tls_timeout_ms IS NOT NULL THEN 'tls_timeout_ms'
+                WHEN processing_timeout_ms IS NOT NULL THEN 'processing_timeout_ms'
+                WHEN transfer_timeout_ms IS NOT NULL THEN 'transfer_timeout_ms'
+                WHEN redirects <> 0 THEN 'redirects'
+                WHEN tls IS NOT NULL THEN 'tls'
+            END
+        FROM endpoints ORDER BY endpoint_id"
+    )
 }
 
 /// The first name that is given twice, if any: an upsert could only guess which is meant.

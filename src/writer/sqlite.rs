@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::migrate::{self, Applied};
-use super::rows::{EndpointRow, check_names};
+use super::rows::{EndpointRow, check_names, select_endpoints};
 use super::store::{Delivery, Ingest};
 use super::{StoreError, Upserted, partition, pgcopy};
 use crate::clock::Wall;
@@ -119,7 +119,7 @@ impl Sqlite {
     /// See [`super::Store::endpoints`].
     pub(super) async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, StoreError> {
         self.run(|connection| {
-            let mut statement = connection.prepare(SELECT_ENDPOINTS)?;
+            let mut statement = connection.prepare(&select_endpoints(ENDPOINT_COLUMNS))?;
             let mut rows = statement.query([])?;
             let mut endpoints = Vec::new();
             while let Some(row) = rows.next()? {
@@ -340,13 +340,6 @@ const INSERT_ENDPOINT: &str =
     interval_ms, timeout_ms, connection, tags, enabled, revision, updated_at)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
     WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE name = ?1)";
-const SELECT_ENDPOINTS: &str = "SELECT endpoint_id, name, url, address, method, headers, body, expect_status,
-    interval_ms, timeout_ms, connection, tags, enabled,
-    CASE WHEN auth_ref IS NOT NULL THEN 'auth_ref' WHEN body_match <> '[]' THEN 'body_match'
-        WHEN body_forbid <> '[]' THEN 'body_forbid' WHEN resolve_timeout_ms IS NOT NULL THEN 'resolve_timeout_ms'
-        WHEN connect_timeout_ms IS NOT NULL THEN 'connect_timeout_ms'
-        WHEN tls_timeout_ms IS NOT NULL THEN 'tls_timeout_ms'
-        WHEN processing_timeout_ms IS NOT NULL THEN 'processing_timeout_ms'
-        WHEN transfer_timeout_ms IS NOT NULL THEN 'transfer_timeout_ms'
-        WHEN redirects <> 0 THEN 'redirects' WHEN tls IS NOT NULL THEN 'tls' END
-    FROM endpoints ORDER BY endpoint_id";
+/// The id, and the columns of [`EndpointRow`] as text and numbers.
+const ENDPOINT_COLUMNS: &str = "endpoint_id, name, url, address, method, headers, body, expect_status,
+    interval_ms, timeout_ms, connection, tags, enabled";

@@ -2,18 +2,22 @@
 //!
 //! The database goes away and comes back, is slow, and sometimes commits without its answer arriving: also
 //! after the writer has given up. What keeps rows from being stored twice is the cursor that is moved in the
-//! same transaction, as in the real one: a commit that would move it by anything but one fails.
+//! same transaction, as in the real one: a commit that would move it by anything but one fails. Some rows it
+//! refuses, each time and with everything that came along.
 //!
 //! In scope: what can become of a batch. Out of scope: SQL, encoding. Invariant: nothing here is visible to the
 //! network or the engine; the only way from there to here is the bounded ring.
 
 use rtrb::Consumer;
 
-use super::batching::{Batch, Batcher, Queue};
+use super::clock::mix;
 use super::clock::{Agenda, Random};
-use crate::clock::{Micros, Mono};
-use crate::config::{BATCH_AGE_MAX, GATHER_EVERY, RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN, STORE_DEADLINE};
+use crate::clock::Mono;
+use crate::config::{BATCH_AGE_MAX, GATHER_EVERY, STORE_DEADLINE};
 use crate::sample::Sample;
+use crate::writer::backoff::Backoff;
+use crate::writer::batch::{Batch, Batcher, Queue};
+use crate::writer::refused::Refused;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -37,8 +41,10 @@ pub struct Database {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reply {
     Stored,
-    /// Refused, broken off or timed out: it may have been committed all the same.
+    /// Broken off or timed out: it may have been committed all the same.
     Unknown,
+    /// There is a row in it that is never taken.
+    Refused,
 }
 
 impl Database {
@@ -106,10 +112,19 @@ impl Database {
             // Broken off before the commit.
             return (at.min(deadline), Reply::Unknown);
         }
+        if self.fails && batch.rows.iter().any(is_refused) {
+            return if at > deadline { (deadline, Reply::Unknown) } else { (at, Reply::Refused) };
+        }
         self.commits.note(at, (number, batch.rows.clone()));
         let lost = self.fails && self.random.chance(40);
         if lost || at > deadline { (at.min(deadline), Reply::Unknown) } else { (at, Reply::Stored) }
     }
+}
+
+/// One row in a few thousand, and always the same.
+fn is_refused(row: &Sample) -> bool {
+    let slot = row.ts.0.cast_unsigned() ^ mix(u64::from(row.endpoint_id.0.cast_unsigned()));
+    mix(slot).is_multiple_of(3_000)
 }
 
 /// The writer: gathers from the ring, batches, and stores.
@@ -123,13 +138,14 @@ pub struct Writer {
     /// No earlier than this.
     poll_at: Option<Mono>,
     held: Option<(u64, Batch)>,
+    refused: Refused,
     state: State,
-    pause: Micros,
-    /// The number of the last batch given out.
-    last_number: u64,
+    backoff: Backoff,
+    /// The number of the last batch acknowledged.
+    acknowledged: u64,
     /// Rows acknowledged.
     pub stored: u64,
-    /// Rows that the queue had no room for.
+    /// Rows that the queue had no room for, or the database no liking.
     pub dropped: u64,
 }
 
@@ -146,18 +162,19 @@ enum State {
 impl Writer {
     /// A writer at the other end of a shard's ring, with a queue of `queue_bytes_max`.
     #[must_use]
-    pub fn new(samples: Consumer<Sample>, random: Random, queue_bytes_max: usize) -> Self {
+    pub fn new(samples: Consumer<Sample>, mut random: Random, queue_bytes_max: usize) -> Self {
         Self {
             samples,
+            backoff: Backoff::new(random.draw()),
             random,
             batcher: Batcher::default(),
             queue: Queue::new(queue_bytes_max),
             gather_at: None,
             poll_at: None,
             held: None,
+            refused: Refused::default(),
             state: State::Ready,
-            pause: RECONNECT_PAUSE_MIN,
-            last_number: 0,
+            acknowledged: 0,
             stored: 0,
             dropped: 0,
         }
@@ -184,8 +201,11 @@ impl Writer {
     /// Rows here and neither known to be stored nor dropped.
     #[must_use]
     pub fn waiting(&self) -> u64 {
-        let held = self.held.as_ref().map_or(0, |(_, batch)| batch.rows.len() as u64);
-        self.samples.slots() as u64 + self.batcher.rows() + self.queue.rows() + held
+        self.samples.slots() as u64 + self.batcher.rows() + self.queue.rows() + self.taken_rows() as u64
+    }
+
+    fn taken_rows(&self) -> usize {
+        self.held.as_ref().map_or(0, |(_, batch)| batch.rows.len()) + self.refused.rows()
     }
 
     /// Does what is to be done by `now`.
@@ -207,16 +227,15 @@ impl Writer {
             State::Waiting(at, reply) if at <= now => match reply {
                 Reply::Stored => self.delivered(),
                 Reply::Unknown => self.pause(now),
+                Reply::Refused => self.divide(now),
             },
             State::Pausing(at) if at <= now => self.reconnect(now, database),
             _ => {}
         }
         if self.state == State::Ready {
-            if self.held.is_none()
-                && let Some(batch) = self.queue.take()
-            {
-                self.last_number += 1;
-                self.held = Some((self.last_number, batch));
+            if self.held.is_none() {
+                let part = self.refused.take().map(|part| Batch { rows: part.rows });
+                self.held = part.or_else(|| self.queue.take()).map(|batch| (self.acknowledged + 1, batch));
             }
             if let Some((number, batch)) = &self.held {
                 let (at, reply) = database.store(now, *number, batch);
@@ -238,28 +257,35 @@ impl Writer {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held.is_none() && self.queue.is_empty() && self.batcher.rows() == 0
+        self.held.is_none() && self.refused.rows() == 0 && self.queue.is_empty() && self.batcher.rows() == 0
     }
 
     fn enqueue(&mut self, batch: Option<Batch>) {
         let Some(batch) = batch else { return };
-        let held = self.held.as_ref().map_or(0, |(_, batch)| batch.rows.len() * size_of::<Sample>());
-        if let Some(gap) = self.queue.push(batch, held) {
+        if let Some(gap) = self.queue.push(batch, self.taken_rows() * size_of::<Sample>()) {
             self.dropped += gap.rows;
         }
     }
 
     fn delivered(&mut self) {
-        let (_, batch) = self.held.take().expect("a reply is to a batch");
+        let (number, batch) = self.held.take().expect("a reply is to a batch");
+        self.acknowledged = number;
         self.stored += batch.rows.len() as u64;
-        self.pause = RECONNECT_PAUSE_MIN;
+        self.backoff.succeeded();
         self.state = State::Ready;
     }
 
+    fn divide(&mut self, now: Mono) {
+        let (_, batch) = self.held.take().expect("a reply is to a batch");
+        if let Some(gap) = self.refused.divide(&batch.rows, &[]) {
+            self.dropped += gap.rows;
+        }
+        self.backoff.succeeded();
+        self.pause(now);
+    }
+
     fn pause(&mut self, now: Mono) {
-        let whole = self.pause.0;
-        self.pause = Micros((whole * 2).min(RECONNECT_PAUSE_MAX.0));
-        self.state = State::Pausing(now + Micros(self.random.between(whole / 2, whole)));
+        self.state = State::Pausing(now + self.backoff.failed());
     }
 
     /// Asks first what became of the batch whose fate is unknown.

@@ -14,7 +14,6 @@
 //! the kernel (`shard/ring.rs`), SQL, and the threads between. A [`Breakage`] is put in on purpose to see that
 //! the checks can fail.
 
-mod batching;
 pub mod check;
 pub mod clock;
 pub mod database;
