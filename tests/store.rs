@@ -461,6 +461,8 @@ fn queries_that_the_documents_show_run(store: &impl TestStore) {
         }
     }
     assert!(run.len() >= 5, "statements were found in {run:?} only");
+}
+
 /// Refuses the sort of row that nobody would expect: a status of 418.
 fn refuse_teapots(store: &impl TestStore) {
     store.execute(match store.url() {

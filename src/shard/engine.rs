@@ -45,6 +45,9 @@ pub trait Wire {
     fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Rc<[u8]>) -> Result<(), NoSocket>;
     /// Sends another request on a connection that stands.
     fn send(&mut self, conn: ConnId, request: &Rc<[u8]>);
+    /// Makes sure that a break is heard of on a connection that lives on after it has received something. Asking
+    /// again costs nothing.
+    fn watch(&mut self, conn: ConnId);
     /// Gives the connection up, whatever is in flight on it. Nothing more is heard of it but, if the answer
     /// is [`Close::Pending`], one [`Event::Released`].
     fn close(&mut self, conn: ConnId) -> Close;
@@ -304,7 +307,10 @@ impl Engine {
                 None
             }
             (State::Busy(probe), Event::Received { bytes, arrived }) => {
-                let verdict = probe.received(plan, bytes, arrived, seen)?;
+                let Some(verdict) = probe.received(plan, bytes, arrived, seen) else {
+                    wire.watch(key);
+                    return None;
+                };
                 Some(self.finish(key, verdict, seen, wire))
             }
             (State::Busy(probe), Event::Broken(how)) => {
@@ -451,7 +457,10 @@ impl Engine {
         self.counters.sampled += 1;
         self.deadlines.disarm(key.index);
         match parting {
-            Parting::Keep => watched.idle = Some(key),
+            Parting::Keep => {
+                watched.idle = Some(key);
+                wire.watch(key);
+            }
             Parting::Linger => self.deadlines.arm(key.index, self.linger, now),
             Parting::Close => self.close(key, wire),
         }

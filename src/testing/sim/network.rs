@@ -549,6 +549,12 @@ impl Wire for Network {
         self.serve(conn, now, request.len() as u64);
     }
 
+    fn watch(&mut self, conn: ConnId) {
+        // No event is lost here; what may be asked for is checked.
+        let socket = &self.sockets[conn.index as usize];
+        assert!(socket.key == conn && socket.life == Life::Live, "watched while it lives");
+    }
+
     fn close(&mut self, conn: ConnId) -> Close {
         let now = self.now;
         let done = {

@@ -241,6 +241,10 @@ impl Wire for Recorder {
         self.network.send(conn, request);
     }
 
+    fn watch(&mut self, conn: ConnId) {
+        self.network.watch(conn);
+    }
+
     fn close(&mut self, conn: ConnId) -> Close {
         let how = self.network.close(conn);
         self.trail.note(self.network.now, Note::Close(conn, how));
