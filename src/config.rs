@@ -92,6 +92,10 @@ pub const LAG_P99_BUDGET: Micros = Micros(2_000);
 pub const STATUS_EVERY: Micros = Micros::from_millis(500);
 /// How often a line is printed where there is no terminal.
 pub const STATUS_LINE_EVERY: Micros = Micros::from_millis(10_000);
+/// How often a run looks at how much memory it takes.
+pub const RESIDENT_EVERY: Micros = Micros::from_millis(1_000);
+/// A block of memory that the allocator gives a page of its own.
+pub const ALLOCATOR_PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Descriptors left for everything that is not a probe's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
@@ -143,6 +147,8 @@ pub const SQLITE_BUSY_MAX: Micros = Micros::from_millis(2_000);
 pub const STATE_REFRESH: Micros = Micros::from_millis(60_000);
 /// How often the writer publishes what it has seen.
 pub const SNAPSHOT_EVERY: Micros = Micros::from_millis(1_000);
+/// Endpoints read from the table at once: some 2 MiB in memory.
+pub const ENDPOINTS_PAGE_ROWS: usize = 5_000;
 /// Endpoints per statement when the table is brought in line with a file: some 2 MiB of parameters.
 pub const UPSERT_ROWS_MAX: usize = 5_000;
 

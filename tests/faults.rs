@@ -15,9 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use ringprobe::clock::{Micros, Mono, Reading};
-use ringprobe::control::resolve::Addresses;
+use ringprobe::control::roster::Roster;
 use ringprobe::endpoint::{Connection, Draft, StoredEndpoint};
-use ringprobe::probe::Plan;
 use ringprobe::sample::{ABSENT, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
 use ringprobe::schedule::Schedule;
 use ringprobe::shard::engine::{Limits, Pace};
@@ -391,11 +390,10 @@ fn probe_until(
     let (samples, mut collected) = rtrb::RingBuffer::new(64 * 1024);
     let anchor = Reading::now();
     let load = move || {
-        let addresses = Addresses::of(&endpoints);
-        let slots = (0..).zip(&endpoints).map(|(index, stored)| (index, stored.id, stored.endpoint.interval));
+        let roster = Roster::from(endpoints);
+        let slots = (0..).zip(roster.iter()).map(|(index, watch)| (index, watch.id, watch.interval));
         let schedule = Schedule::new(slots, anchor.wall_of(Mono::now()));
-        let plan = |stored: &StoredEndpoint| (stored.id, Plan::new(&stored.endpoint, &mut &addresses));
-        (endpoints.iter().map(plan).collect(), Pace::Scheduled(schedule))
+        (roster.into_iter().map(|watch| (watch.id, watch.plan)), Pace::Scheduled(schedule))
     };
     let limits = Limits { inflight_max: 1_000, connections_max: 1_000, drain_max: 64 };
     let cpu = core_affinity::get_core_ids().unwrap()[0].id;

@@ -142,7 +142,7 @@ fn full(name: &str) -> Endpoint {
 }
 
 fn upsert(url: &StoreUrl, endpoints: &[Endpoint]) -> Upserted {
-    block_on(async { Store::open(url).await?.upsert_endpoints(endpoints).await }).unwrap().unwrap()
+    block_on(async { Store::open(url).await?.upsert_endpoints(endpoints.to_vec()).await }).unwrap().unwrap()
 }
 
 fn read(url: &StoreUrl) -> Vec<(i32, Endpoint)> {
@@ -191,7 +191,8 @@ fn endpoints_are_brought_in_line_by_name(store: &impl TestStore) {
 fn a_name_given_twice_changes_nothing(store: &impl TestStore) {
     migrate(store.url());
     let twice = [endpoint("x", |_| {}), endpoint("y", |_| {}), endpoint("x", |_| {})];
-    let refused = block_on(async { Store::open(store.url()).await?.upsert_endpoints(&twice).await }).unwrap();
+    let refused =
+        block_on(async { Store::open(store.url()).await?.upsert_endpoints(twice.to_vec()).await }).unwrap();
     assert!(refused.unwrap_err().to_string().contains("\"x\""));
     assert!(read(store.url()).is_empty());
 }

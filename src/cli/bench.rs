@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::{Error, session};
 use crate::control::node::Workload;
+use crate::control::roster::Roster;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
 use crate::sample::EndpointId;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
@@ -66,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         block_on(super::store::open(store, true)).map_err(Error::failed)??;
     }
     let summary = session::run(session::Session {
-        endpoints: endpoints.collect(),
+        roster: Roster::from(endpoints.collect::<Vec<_>>()),
         workload: match arguments.rate {
             None => Workload::ClosedLoop,
             Some(probes_per_s) => Workload::Rate { probes_per_s },

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Error, limits, session};
 use crate::clock::Micros;
 use crate::control::node::collect_once;
+use crate::control::roster::Roster;
 use crate::endpoint::{Draft, Endpoint, StoredEndpoint};
 use crate::sample::{ABSENT, EndpointId, Flags, Outcome, Phases, Sample};
 
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
     let descriptors_max = limits::raise_nofile().soft.unwrap_or(u64::MAX);
     let cpu = session::placement(Some(1))?.shards[0];
-    let mut samples = collect_once(endpoints, cpu, descriptors_max).map_err(|error| {
+    let mut samples = collect_once(Roster::from(endpoints), cpu, descriptors_max).map_err(|error| {
         Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing"))
     })?;
     samples.sort_unstable_by_key(|sample| sample.endpoint_id);

@@ -170,7 +170,7 @@ fn import(arguments: &Import) -> Result<(), Error> {
     let endpoints = read(&arguments.file)?;
     let upserted = block_on(async {
         let mut store = super::store::open(&url, true).await?;
-        store.upsert_endpoints(&endpoints).await.map_err(Error::failed)
+        store.upsert_endpoints(endpoints).await.map_err(Error::failed)
     })
     .map_err(Error::failed)??;
     let Upserted { inserted, updated, unchanged } = upserted;

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Args;
 
@@ -13,6 +14,7 @@ use super::{Error, endpoints, session};
 use crate::clock::Micros;
 use crate::config::{RETENTION_DEFAULT, RETENTION_MIN};
 use crate::control::node::Workload;
+use crate::control::roster::Roster;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
@@ -49,10 +51,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let retention = arguments.retention.as_deref().map_or(Ok(Some(RETENTION_DEFAULT)), retention)?;
     session::placement(arguments.cores)?;
     let store_url = arguments.store.url()?;
-    let wanted = arguments.file.as_deref().map(endpoints::read).transpose()?;
-    let endpoints = block_on(load(&store_url, wanted, !arguments.no_migrate)).map_err(Error::failed)??;
+    let loading = || {
+        let wanted = arguments.file.as_deref().map(endpoints::read).transpose()?;
+        block_on(load(&store_url, wanted, !arguments.no_migrate)).map_err(Error::failed)?
+    };
+    // On a thread that ends with it: then the allocator lets go of what it kept for that thread.
+    let loaded = thread::scope(|scope| scope.spawn(loading).join());
+    let roster = loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let summary = session::run(session::Session {
-        endpoints,
+        roster,
         workload: Workload::Scheduled,
         cores: arguments.cores,
         writer: WriterOptions { store: Some(store_url), retention, ..WriterOptions::default() },
@@ -76,25 +83,24 @@ fn retention(text: &str) -> Result<Option<Micros>, Error> {
 }
 
 /// Brings the store in line and reads back what to probe: with a file, its endpoints; else all of the table's.
-async fn load(
-    url: &StoreUrl,
-    wanted: Option<Vec<Endpoint>>,
-    migrate: bool,
-) -> Result<Vec<StoredEndpoint>, Error> {
+async fn load(url: &StoreUrl, wanted: Option<Vec<Endpoint>>, migrate: bool) -> Result<Roster, Error> {
     let mut store = super::store::open(url, migrate).await?;
-    let upserted = match &wanted {
+    let names: Option<HashSet<String>> =
+        wanted.as_ref().map(|endpoints| endpoints.iter().map(|endpoint| endpoint.name.clone()).collect());
+    let upserted = match wanted {
         Some(endpoints) => Some(store.upsert_endpoints(endpoints).await.map_err(Error::failed)?),
         None => None,
     };
-    let names: Option<HashSet<String>> =
-        wanted.map(|endpoints| endpoints.into_iter().map(|endpoint| endpoint.name).collect());
-    let mut endpoints = store.endpoints().await.map_err(Error::input)?;
-    let in_table = endpoints.len();
-    if let Some(names) = &names {
-        endpoints.retain(|stored| names.contains(&stored.endpoint.name));
-    }
-    let others = in_table - endpoints.len();
-    endpoints.retain(|stored| stored.endpoint.enabled);
+    let add = move |(roster, others): &mut (Roster, usize), mut page: Vec<StoredEndpoint>| {
+        if let Some(names) = &names {
+            let in_page = page.len();
+            page.retain(|stored| names.contains(&stored.endpoint.name));
+            *others += in_page - page.len();
+        }
+        page.retain(|stored| stored.endpoint.enabled);
+        roster.extend(page);
+    };
+    let (roster, others) = store.fold_endpoints((Roster::default(), 0), add).await.map_err(Error::input)?;
     if let Some(upserted) = upserted {
         log::info!(
             "{url}: {} endpoints new, {} changed, {} as they were; {others} others in the store are left alone",
@@ -103,11 +109,11 @@ async fn load(
             upserted.unchanged,
         );
     }
-    if endpoints.is_empty() {
+    if roster.is_empty() {
         let hint = "import some with `ringprobe endpoints import FILE`, or name a file";
         return Err(Error::input(format!("{url}: no enabled endpoint in the store; {hint}")));
     }
-    Ok(endpoints)
+    Ok(roster)
 }
 
 #[cfg(test)]

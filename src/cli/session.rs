@@ -14,15 +14,15 @@ use super::{Error, limits, terminal};
 use crate::clock::{Micros, Mono};
 use crate::config;
 use crate::control::node::{Node, NodeOptions, Progress, Workload};
+use crate::control::roster::Roster;
 use crate::control::summary::Summary;
-use crate::endpoint::StoredEndpoint;
 use crate::shard::placement::Placement;
 use crate::writer::{Snapshot, StoreState, WriterOptions};
 
 /// What `run` and `bench` decide before a node starts.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) endpoints: Vec<StoredEndpoint>,
+    pub(super) roster: Roster,
     pub(super) workload: Workload,
     /// Shards; `None` leaves one CPU for the writer.
     pub(super) cores: Option<usize>,
@@ -42,12 +42,12 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
-    let node = Node::start(session.endpoints, options).map_err(|error| {
+    let node = Node::start(session.roster, options).map_err(|error| {
         Error::failed(format!("cannot start: {error}; `ringprobe doctor` says what is missing"))
     })?;
-    let node = runtime.block_on(watch(node, session.duration)).map_err(Error::failed)?;
+    let (node, resident_bytes) = runtime.block_on(watch(node, session.duration)).map_err(Error::failed)?;
     let progress = node.join().map_err(|error| Error::failed(format!("a shard ended early: {error}")))?;
-    Ok(Summary::of(&progress, has_store, resident_bytes()))
+    Ok(Summary::of(&progress, has_store, resident_bytes))
 }
 
 /// The CPUs for shards and writer.
@@ -57,7 +57,8 @@ pub(super) fn placement(cores: Option<usize>) -> Result<Placement, Error> {
     Placement::new(&cpus, cores).map_err(|error| Error::input(format!("--cores: {error}")))
 }
 
-async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<Node> {
+/// Watches a node to its end; with the memory it was last seen to take while probing.
+async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<(Node, u64)> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let interactive = terminal::is_interactive();
@@ -67,11 +68,17 @@ async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<Node> {
     }
     let mut status = Status::new(every);
     let mut signals = 0;
+    let (mut resident, mut resident_next) = (resident_bytes(), node.begun() + config::RESIDENT_EVERY);
     while !node.has_ended() && !node.has_failed() {
         tokio::select! {
             _ = interrupt.recv() => signals += 1,
             _ = terminate.recv() => signals += 1,
             () = tokio::time::sleep(TICK) => {}
+        }
+        if resident_next <= Mono::now() && !node.has_drained() {
+            give_memory_back();
+            resident = resident_bytes();
+            resident_next = Mono::now() + config::RESIDENT_EVERY;
         }
         match signals {
             0 => {}
@@ -91,7 +98,7 @@ async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<Node> {
         }
     }
     terminal::clear();
-    Ok(node)
+    Ok((node, resident))
 }
 
 /// How often the end is looked for. A human does not notice, and it costs nothing.
@@ -205,6 +212,13 @@ fn store_state(writer: &Arc<Snapshot>) -> String {
         StoreState::Reconnecting { error } => format!("away: {error}"),
         StoreState::Closed => "closed".to_owned(),
     }
+}
+
+/// Loading leaves behind several times the memory that probing takes. mimalloc returns what is free to the kernel a
+/// second later, but only if then somebody frees a whole page of it, and probing never does. A block this large has
+/// a page of its own.
+fn give_memory_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(config::ALLOCATOR_PAGE_BYTES)));
 }
 
 /// Resident memory of this process, bytes; 0 if the kernel does not say (`proc(5)`, `statm`).

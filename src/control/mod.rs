@@ -5,4 +5,5 @@
 
 pub mod node;
 pub mod resolve;
+pub mod roster;
 pub mod summary;

@@ -10,12 +10,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-use super::resolve::Addresses;
-use crate::clock::{Micros, Mono, Reading, process_cpu_us};
+use super::roster::{Deal, Roster};
+use crate::clock::{Micros, Mono, Reading, Wall, process_cpu_us};
 use crate::config;
-use crate::endpoint::{StoredEndpoint, shard_of};
 use crate::probe::Plan;
-use crate::sample::{EndpointId, Sample};
+use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
 use crate::shard::placement::Placement;
@@ -98,22 +97,20 @@ impl Node {
     ///
     /// # Errors
     /// If a thread, an executor or a ring cannot be made.
-    pub fn start(endpoints: Vec<StoredEndpoint>, options: NodeOptions) -> io::Result<Self> {
+    pub fn start(roster: Roster, options: NodeOptions) -> io::Result<Self> {
         let NodeOptions { placement, workload, descriptors_max, mut writer } = options;
         let anchor = Reading::now();
-        let addresses = Arc::new(Addresses::of(&endpoints));
         let limits = limits(placement.shards.len(), descriptors_max);
-        let parts = partition(endpoints, placement.shards.len(), workload);
-        let (producers, consumers): (Vec<_>, Vec<_>) =
-            parts.iter().map(|_| rtrb::RingBuffer::new(config::SAMPLE_RING_CAPACITY)).unzip();
+        let parts = parts(roster, placement.shards.len(), workload);
+        let (producers, consumers): (Vec<_>, Vec<_>) = parts.iter().map(|_| sample_ring()).unzip();
         writer.cpu = placement.writer;
         let writer = crate::writer::spawn(consumers, writer)?;
         let (ready, all_ready) = mpsc::channel();
         let mut shards = Vec::with_capacity(parts.len());
         for (((shard, cpu), part), samples) in (0..).zip(placement.shards).zip(parts).zip(producers) {
-            let (addresses, ready) = (Arc::clone(&addresses), ready.clone());
+            let ready = ready.clone();
             let load = move || {
-                let loaded = part.load(&addresses, anchor);
+                let loaded = part.load(anchor);
                 // Nobody listens any more if another shard failed to start.
                 let _ = ready.send(());
                 loaded
@@ -210,16 +207,11 @@ impl Totals {
 ///
 /// # Errors
 /// If the shard cannot be started, or its ring fails.
-pub fn collect_once(
-    endpoints: Vec<StoredEndpoint>,
-    cpu: usize,
-    descriptors_max: u64,
-) -> io::Result<Vec<Sample>> {
+pub fn collect_once(roster: Roster, cpu: usize, descriptors_max: u64) -> io::Result<Vec<Sample>> {
     let anchor = Reading::now();
-    let addresses = Addresses::of(&endpoints);
-    let (samples, mut collected) = rtrb::RingBuffer::new(endpoints.len().max(1));
-    let part = Part { endpoints, workload: Workload::Once, offset: Micros(0) };
-    let load = move || part.load(&addresses, anchor);
+    let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1));
+    let part = Part { roster, workload: Workload::Once, offset: Micros(0) };
+    let load = move || part.load(anchor);
     let limits = limits(1, descriptors_max);
     Shard::start(Assignment { shard: 0, cpu, load, limits, anchor, samples })?.join()?;
     Ok(std::iter::from_fn(|| collected.pop().ok()).collect())
@@ -227,46 +219,36 @@ pub fn collect_once(
 
 /// One shard's endpoints, on their way to its thread.
 struct Part {
-    endpoints: Vec<StoredEndpoint>,
+    roster: Roster,
     workload: Workload,
     /// What a rate's first slot waits for, so that shards take turns.
     offset: Micros,
 }
 
 impl Part {
-    /// Makes plans and pace, on the shard's thread: plans are not shared. The endpoints are freed here.
-    fn load(self, addresses: &Addresses, anchor: Reading) -> (Vec<(EndpointId, Plan)>, Pace) {
-        let mut resolver = addresses;
-        let slots: Vec<_> = (0..).zip(&self.endpoints).map(|(n, e)| (n, e.id, e.endpoint.interval)).collect();
-        let count = self.endpoints.len();
-        let plan = |stored: StoredEndpoint| (stored.id, Plan::new(&stored.endpoint, &mut resolver));
-        let plans = self.endpoints.into_iter().map(plan).collect();
+    /// Makes the pace, on the shard's thread.
+    fn load(self, anchor: Reading) -> (impl ExactSizeIterator<Item = (EndpointId, Plan)>, Pace) {
         let start = anchor.wall_of(Mono::now());
         let pace = match self.workload {
-            Workload::Scheduled => Pace::Scheduled(Schedule::new(slots.into_iter(), start)),
+            Workload::Scheduled => {
+                let slots = (0..).zip(self.roster.iter()).map(|(n, watch)| (n, watch.id, watch.interval));
+                Pace::Scheduled(Schedule::new(slots, start))
+            }
             Workload::ClosedLoop => Pace::ClosedLoop,
             Workload::Once => Pace::Once,
             Workload::Rate { probes_per_s } => {
-                Pace::Scheduled(Schedule::evenly(count, probes_per_s, start + self.offset))
+                Pace::Scheduled(Schedule::evenly(self.roster.len(), probes_per_s, start + self.offset))
             }
         };
-        (plans, pace)
+        (self.roster.into_iter().map(|watch| (watch.id, watch.plan)), pace)
     }
 }
 
-/// Who probes what. Scheduled endpoints stay where their id puts them, whatever else is in the table; those of
-/// a benchmark are dealt out.
-fn partition(endpoints: Vec<StoredEndpoint>, shards: usize, workload: Workload) -> Vec<Part> {
-    let total = endpoints.len();
-    let mut parts: Vec<Vec<StoredEndpoint>> = (0..shards).map(|_| Vec::new()).collect();
-    for (index, endpoint) in endpoints.into_iter().enumerate() {
-        let shard = match workload {
-            Workload::Scheduled => shard_of(endpoint.id, shards),
-            Workload::ClosedLoop | Workload::Once | Workload::Rate { .. } => index % shards,
-        };
-        parts[shard].push(endpoint);
-    }
-    let part = |(shard, endpoints): (usize, Vec<StoredEndpoint>)| match workload {
+/// Who probes what: a benchmark's endpoints are dealt out, others stay where their id puts them.
+fn parts(roster: Roster, shards: usize, workload: Workload) -> Vec<Part> {
+    let total = roster.len();
+    let deal = if workload == Workload::Scheduled { Deal::ById } else { Deal::InTurn };
+    let part = |(shard, roster): (usize, Roster)| match workload {
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -274,13 +256,22 @@ fn partition(endpoints: Vec<StoredEndpoint>, shards: usize, workload: Workload) 
             reason = "a rate is a measure, not a count"
         )]
         Workload::Rate { probes_per_s } => Part {
-            workload: Workload::Rate { probes_per_s: probes_per_s * endpoints.len() as f64 / total as f64 },
+            workload: Workload::Rate { probes_per_s: probes_per_s * roster.len() as f64 / total as f64 },
             offset: Micros((shard as f64 * 1e6 / probes_per_s) as u64),
-            endpoints,
+            roster,
         },
-        workload => Part { endpoints, workload, offset: Micros(0) },
+        workload => Part { roster, workload, offset: Micros(0) },
     };
-    parts.into_iter().enumerate().map(part).collect()
+    roster.deal(shards, deal).into_iter().enumerate().map(part).collect()
+}
+
+/// A ring to the writer, of which every page has been touched: none is made in the middle of a probe.
+fn sample_ring() -> (rtrb::Producer<Sample>, rtrb::Consumer<Sample>) {
+    let (mut producer, mut consumer) = rtrb::RingBuffer::new(config::SAMPLE_RING_CAPACITY);
+    let any = Sample::missed(Wall(0), EndpointId(0), Micros(0), MissReason::Late, Flags::default());
+    while producer.push(any).is_ok() {}
+    while consumer.pop().is_ok() {}
+    (producer, consumer)
 }
 
 /// Each shard's share of the sockets this process may have.

@@ -22,14 +22,15 @@ use crate::sample::Failure;
 pub struct Addresses(HashMap<String, Result<IpAddr, Failure>>);
 
 impl Addresses {
-    /// Resolves every name among `endpoints`' URLs that no pinned address stands in for.
-    #[must_use]
-    pub fn of(endpoints: &[StoredEndpoint]) -> Self {
-        let mut names: Vec<&str> = endpoints.iter().filter_map(name_to_resolve).collect();
+    /// Resolves every name among `endpoints`' URLs that no pinned address stands in for, and that is not known
+    /// already.
+    pub fn learn(&mut self, endpoints: &[StoredEndpoint]) {
+        let unknown = |name: &&str| !self.0.contains_key(*name);
+        let mut names: Vec<&str> = endpoints.iter().filter_map(name_to_resolve).filter(unknown).collect();
         names.sort_unstable();
         names.dedup();
         let next = AtomicUsize::new(0);
-        let found = Mutex::new(HashMap::with_capacity(names.len()));
+        let found = Mutex::new(Vec::with_capacity(names.len()));
         thread::scope(|scope| {
             for _ in 0..config::RESOLVE_THREADS.min(names.len()) {
                 scope.spawn(|| {
@@ -37,12 +38,12 @@ impl Addresses {
                     while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let address = resolve(name);
                         let mut found = found.lock().expect("no resolver thread panics");
-                        found.insert((*name).to_owned(), address);
+                        found.push(((*name).to_owned(), address));
                     }
                 });
             }
         });
-        Self(found.into_inner().expect("no resolver thread panics"))
+        self.0.extend(found.into_inner().expect("no resolver thread panics"));
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Summary {
     pub bytes_in: u64,
     /// Bytes sent above TCP.
     pub bytes_out: u64,
-    /// Resident memory of the process at the end, bytes.
+    /// Resident memory of the process as last seen while probing, bytes.
     pub rss_bytes: u64,
     /// Whether the numbers can be trusted.
     pub verdict: Verdict,

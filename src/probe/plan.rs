@@ -4,7 +4,7 @@
 //! or allocated again while probing.
 
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use url::Host;
 
@@ -18,8 +18,9 @@ use crate::sample::{Failure, Flags};
 pub struct Plan {
     /// Where to connect, or why that is not known: such an endpoint is down without a packet.
     pub address: Result<SocketAddr, Failure>,
-    /// The request, head and body. Shared with the ring while it is being sent.
-    pub request: Rc<[u8]>,
+    /// The request, head and body. Shared with the ring while it is being sent; counted atomically only because
+    /// a plan is made before it reaches its shard, which alone has it from then on.
+    pub request: Arc<[u8]>,
     /// The response to HEAD has no body whatever its head says.
     pub head_request: bool,
     /// Statuses that count as up.

@@ -23,7 +23,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::deadlines::{ClassId, Deadlines};
 use super::slab::{Key, Slab};
@@ -42,9 +42,9 @@ pub trait Wire {
     /// Connects to `address`, sends `request` as soon as that worked, and receives until told to close.
     ///
     /// Refusing means that this process has no more sockets to give, which is no fault of the endpoint.
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Rc<[u8]>) -> Result<(), NoSocket>;
+    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket>;
     /// Sends another request on a connection that stands.
-    fn send(&mut self, conn: ConnId, request: &Rc<[u8]>);
+    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>);
     /// Makes sure that a break is heard of on a connection that lives on after it has received something. Asking
     /// again costs nothing.
     fn watch(&mut self, conn: ConnId);
@@ -186,7 +186,12 @@ enum State {
 impl Engine {
     /// An engine for these endpoints, in the order in which `pace` numbers them.
     #[must_use]
-    pub fn new(endpoints: Vec<(EndpointId, Plan)>, pace: Pace, limits: Limits, anchor: Reading) -> Self {
+    pub fn new(
+        endpoints: impl ExactSizeIterator<Item = (EndpointId, Plan)>,
+        pace: Pace,
+        limits: Limits,
+        anchor: Reading,
+    ) -> Self {
         let mut deadlines = Deadlines::default();
         let linger = deadlines.class(config::LINGER);
         let mut watched = Vec::with_capacity(endpoints.len());

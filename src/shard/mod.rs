@@ -32,7 +32,7 @@ use crate::config;
 use crate::probe::Plan;
 use crate::sample::{EndpointId, Sample};
 
-/// What a shard is made of. Sent to its thread, where `load` makes the plans: they are not shared.
+/// What a shard is made of. Sent to its thread, where `load` is called.
 #[derive(Debug)]
 pub struct Assignment<L> {
     /// Its number, for names and messages.
@@ -86,9 +86,10 @@ impl Shard {
     ///
     /// # Errors
     /// If the executor cannot be made: no io_uring, too little locked memory, no such CPU.
-    pub fn start<L>(assignment: Assignment<L>) -> io::Result<Self>
+    pub fn start<L, E>(assignment: Assignment<L>) -> io::Result<Self>
     where
-        L: FnOnce() -> (Vec<(EndpointId, Plan)>, Pace) + Send + 'static,
+        L: FnOnce() -> (E, Pace) + Send + 'static,
+        E: ExactSizeIterator<Item = (EndpointId, Plan)>,
     {
         let gauges = Arc::new(Gauges::default());
         let stop_at_ns = Arc::new(AtomicU64::new(u64::MAX));
@@ -147,9 +148,10 @@ impl Outlet {
     }
 }
 
-async fn drive<L>(assignment: Assignment<L>, gauges: &Gauges, stop_at_ns: &AtomicU64) -> io::Result<()>
+async fn drive<L, E>(assignment: Assignment<L>, gauges: &Gauges, stop_at_ns: &AtomicU64) -> io::Result<()>
 where
-    L: FnOnce() -> (Vec<(EndpointId, Plan)>, Pace),
+    L: FnOnce() -> (E, Pace),
+    E: ExactSizeIterator<Item = (EndpointId, Plan)>,
 {
     let Assignment { load, limits, anchor, samples, .. } = assignment;
     let mut outlet = Outlet { samples, dropped: 0 };

@@ -41,7 +41,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -79,6 +79,8 @@ pub struct Sockets {
     wakeup: OwnedFd,
     /// Enters so far: a cost that is counted, not guessed.
     enters: u64,
+    /// A socket that does nothing but ask for timestamps: see [`keep_timestamps_on`].
+    _timestamps: Option<OwnedFd>,
 }
 
 /// What an entry was for; the low byte of `user_data`. Bits, so that a set of them fits a byte.
@@ -111,7 +113,7 @@ struct Socket {
     /// and has told of one: the receive may have missed it.
     hung_up: bool,
     /// The request being sent: the kernel reads it until SEND completes.
-    request: Option<Rc<[u8]>>,
+    request: Option<Arc<[u8]>>,
 }
 
 const BUFFER_GROUP: u16 = 0;
@@ -146,6 +148,7 @@ impl Ring {
                 wakeup_at: None,
                 wakeup,
                 enters: 0,
+                _timestamps: keep_timestamps_on(),
             },
             buffers,
             batch: Vec::with_capacity(config::RING_COMPLETIONS as usize),
@@ -427,7 +430,7 @@ impl Sockets {
 }
 
 impl Wire for Sockets {
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Rc<[u8]>) -> Result<(), NoSocket> {
+    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket> {
         let fd = Self::new_socket(address).map_err(|_errno| NoSocket)?;
         if request.len() > NAGLE_MATTERS_BYTES {
             // An error would cost 40 ms at worst, never correctness.
@@ -446,7 +449,7 @@ impl Wire for Sockets {
             closing: false,
             watched: false,
             hung_up: false,
-            request: Some(Rc::clone(request)),
+            request: Some(Arc::clone(request)),
         };
         if self.room() < 3 || self.addresses_used == self.addresses.len() {
             self.flush();
@@ -467,9 +470,9 @@ impl Wire for Sockets {
         Ok(())
     }
 
-    fn send(&mut self, conn: ConnId, request: &Rc<[u8]>) {
+    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) {
         let socket = self.socket(conn).expect("the engine sends on what lives");
-        socket.request = Some(Rc::clone(request));
+        socket.request = Some(Arc::clone(request));
         let whole = (request.as_ptr(), u32::try_from(request.len()).expect("bounded by REQUEST_BYTES_MAX"));
         self.push_send(conn, whole);
     }
@@ -564,6 +567,15 @@ fn ask_for_receive_timestamps(socket: &OwnedFd) {
             size_of_u32(),
         );
     }
+}
+
+/// The kernel stamps packets only while some socket wants it, and patches its own code, on all CPUs, when the first
+/// one comes and when the last one goes (`net_enable_timestamp`). With few probes at a time that would be each
+/// of them. This one stays.
+fn keep_timestamps_on() -> Option<OwnedFd> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    ask_for_receive_timestamps(&socket);
+    Some(socket)
 }
 
 const fn size_of_u32() -> libc::socklen_t {
@@ -705,8 +717,9 @@ impl Buffers {
     fn register(uring: &IoUring) -> io::Result<Self> {
         let entries: &'static mut Entries =
             Box::leak(Box::new(Entries([[0; ENTRY_BYTES]; config::RECV_BUFFERS as usize])));
+        // Not zero: zeroes are pages that are made at their first use, which would be in the middle of a probe.
         let memory: &'static mut [u8] =
-            Box::leak(vec![0; BUFFER_BYTES * usize::from(config::RECV_BUFFERS)].into_boxed_slice());
+            Box::leak(vec![0xff; BUFFER_BYTES * usize::from(config::RECV_BUFFERS)].into_boxed_slice());
         let mut buffers = Self { entries: (&raw mut *entries).cast(), memory: memory.as_mut_ptr(), tail: 0 };
         // SAFETY: the memory starts on a page, holds RECV_BUFFERS entries, and is never freed.
         unsafe {

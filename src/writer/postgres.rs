@@ -16,11 +16,12 @@
 //!
 //! Invariant: after an error the connection is not used again; its transaction dies with it.
 
+use std::pin::pin;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::SinkExt;
 use futures_util::future::{join, join3, join4};
+use futures_util::{SinkExt, TryStreamExt};
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
@@ -31,7 +32,7 @@ use super::rows::{EndpointRow, check_names, select_endpoints};
 use super::store::{Delivery, Ingest};
 use super::{PostgresUrl, StoreError, Upserted, pgcopy};
 use crate::clock::{Micros, Wall};
-use crate::config::{RETENTION_EVERY, UPSERT_ROWS_MAX};
+use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_EVERY, UPSERT_ROWS_MAX};
 use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::sample::Sample;
 
@@ -150,27 +151,39 @@ impl Postgres {
         Ok(Upserted { inserted, updated, unchanged: endpoints.len() as u64 - inserted - updated })
     }
 
-    pub(super) async fn endpoints(&mut self) -> Result<Vec<StoredEndpoint>, StoreError> {
-        let rows = self.client.query(&select_endpoints(ENDPOINT_COLUMNS), &[]).await?;
-        rows.iter()
-            .map(|row| {
-                let endpoint = EndpointRow {
-                    name: row.get(1),
-                    url: row.get(2),
-                    address: row.get(3),
-                    method: row.get(4),
-                    headers: row.get(5),
-                    body: row.get(6),
-                    expect_status: row.get(7),
-                    interval_ms: row.get(8),
-                    timeout_ms: row.get(9),
-                    connection: row.get(10),
-                    tags: row.get(11),
-                    enabled: row.get(12),
-                };
-                endpoint.endpoint(row.get(0), row.get(13))
-            })
-            .collect()
+    /// See [`super::Store::fold_endpoints`].
+    pub(super) async fn fold_endpoints<T>(
+        &mut self,
+        start: T,
+        mut fold: impl FnMut(&mut T, Vec<StoredEndpoint>),
+    ) -> Result<T, StoreError> {
+        let none: [&str; 0] = [];
+        let rows = self.client.query_raw(&select_endpoints(ENDPOINT_COLUMNS), none).await?;
+        let mut rows = pin!(rows);
+        let mut folded = start;
+        let mut page = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            let endpoint = EndpointRow {
+                name: row.get(1),
+                url: row.get(2),
+                address: row.get(3),
+                method: row.get(4),
+                headers: row.get(5),
+                body: row.get(6),
+                expect_status: row.get(7),
+                interval_ms: row.get(8),
+                timeout_ms: row.get(9),
+                connection: row.get(10),
+                tags: row.get(11),
+                enabled: row.get(12),
+            };
+            page.push(endpoint.endpoint(row.get(0), row.get(13))?);
+            if page.len() == ENDPOINTS_PAGE_ROWS {
+                fold(&mut folded, std::mem::take(&mut page));
+            }
+        }
+        fold(&mut folded, page);
+        Ok(folded)
     }
 
     /// See [`super::Store::begin_ingest`].

@@ -22,7 +22,7 @@ use super::rows::{EndpointRow, check_names, select_endpoints};
 use super::store::{Delivery, Ingest};
 use super::{StoreError, Upserted, partition, pgcopy};
 use crate::clock::Wall;
-use crate::config::{RETENTION_SLICE_ROWS, SQLITE_BUSY_MAX};
+use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_SLICE_ROWS, SQLITE_BUSY_MAX};
 use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::sample::Sample;
 
@@ -116,12 +116,17 @@ impl Sqlite {
         self.run(move |connection| upsert(connection, &endpoints, now)).await
     }
 
-    /// See [`super::Store::endpoints`].
-    pub(super) async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, StoreError> {
-        self.run(|connection| {
+    /// See [`super::Store::fold_endpoints`].
+    pub(super) async fn fold_endpoints<T: Send + 'static>(
+        &self,
+        start: T,
+        mut fold: impl FnMut(&mut T, Vec<StoredEndpoint>) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(move |connection| {
+            let mut folded = start;
             let mut statement = connection.prepare(&select_endpoints(ENDPOINT_COLUMNS))?;
             let mut rows = statement.query([])?;
-            let mut endpoints = Vec::new();
+            let mut page = Vec::new();
             while let Some(row) = rows.next()? {
                 let endpoint = EndpointRow {
                     name: row.get(1)?,
@@ -137,9 +142,13 @@ impl Sqlite {
                     tags: row.get(11)?,
                     enabled: row.get(12)?,
                 };
-                endpoints.push(endpoint.endpoint(row.get(0)?, row.get(13)?)?);
+                page.push(endpoint.endpoint(row.get(0)?, row.get(13)?)?);
+                if page.len() == ENDPOINTS_PAGE_ROWS {
+                    fold(&mut folded, std::mem::take(&mut page));
+                }
             }
-            Ok(endpoints)
+            fold(&mut folded, page);
+            Ok(folded)
         })
         .await
     }

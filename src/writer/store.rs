@@ -99,19 +99,29 @@ impl Store {
 
     /// Brings the table in line with `endpoints`, by name, in one transaction. Others are left alone, and so
     /// are columns that an [`Endpoint`] has not got. `revision` moves on only if something changed.
-    pub async fn upsert_endpoints(&mut self, endpoints: &[Endpoint]) -> Result<Upserted, StoreError> {
+    pub async fn upsert_endpoints(&mut self, endpoints: Vec<Endpoint>) -> Result<Upserted, StoreError> {
         match &mut self.driver {
-            Driver::Postgres(postgres) => postgres.upsert_endpoints(endpoints).await,
-            Driver::Sqlite(sqlite) => sqlite.upsert_endpoints(endpoints.to_vec()).await,
+            Driver::Postgres(postgres) => postgres.upsert_endpoints(&endpoints).await,
+            Driver::Sqlite(sqlite) => sqlite.upsert_endpoints(endpoints).await,
         }
     }
 
     /// Every endpoint in the table, disabled ones too, in order of id. A row that is not a valid endpoint is
     /// an error that names it.
     pub async fn endpoints(&mut self) -> Result<Vec<StoredEndpoint>, StoreError> {
+        self.fold_endpoints(Vec::new(), |all, page| all.extend(page)).await
+    }
+
+    /// The same, page by page, for who does not want to hold all of them. `fold` runs where the rows are read, which
+    /// may be another thread: what it frees was allocated there.
+    pub async fn fold_endpoints<T: Send + 'static>(
+        &mut self,
+        start: T,
+        fold: impl FnMut(&mut T, Vec<StoredEndpoint>) + Send + 'static,
+    ) -> Result<T, StoreError> {
         match &mut self.driver {
-            Driver::Postgres(postgres) => postgres.endpoints().await,
-            Driver::Sqlite(sqlite) => sqlite.endpoints().await,
+            Driver::Postgres(postgres) => postgres.fold_endpoints(start, fold).await,
+            Driver::Sqlite(sqlite) => sqlite.fold_endpoints(start, fold).await,
         }
     }
 

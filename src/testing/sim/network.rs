@@ -9,6 +9,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::clock::{Agenda, Random};
 use crate::clock::{Micros, Mono};
@@ -479,7 +480,7 @@ impl Network {
 }
 
 impl Wire for Network {
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Rc<[u8]>) -> Result<(), NoSocket> {
+    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket> {
         if self.random.chance(self.no_socket) {
             return Err(NoSocket);
         }
@@ -522,7 +523,7 @@ impl Wire for Network {
         Ok(())
     }
 
-    fn send(&mut self, conn: ConnId, request: &Rc<[u8]>) {
+    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) {
         let now = self.now;
         let socket = &mut self.sockets[conn.index as usize];
         assert!(socket.key == conn && socket.life == Life::Live, "sent on what lives");

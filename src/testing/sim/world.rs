@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rtrb::Producer;
 
@@ -219,7 +219,7 @@ impl Recorder {
 }
 
 impl Wire for Recorder {
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Rc<[u8]>) -> Result<(), NoSocket> {
+    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket> {
         let endpoint = (0..).find(|n| Origin::address(*n) == address).unwrap_or_default() as usize;
         let opened = self.network.open(conn, address, request);
         let now = self.network.now;
@@ -234,7 +234,7 @@ impl Wire for Recorder {
         opened
     }
 
-    fn send(&mut self, conn: ConnId, request: &Rc<[u8]>) {
+    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) {
         self.trail.note(self.network.now, Note::Send(conn));
         let result = self.ledger.send(conn);
         self.keep(result);
@@ -399,7 +399,7 @@ impl World {
         database.ignores_cursor = options.breakage == Some(Breakage::StoresTwice);
         Self {
             options: *options,
-            engine: Engine::new(plans, Pace::Scheduled(schedule), limits, anchor),
+            engine: Engine::new(plans.into_iter(), Pace::Scheduled(schedule), limits, anchor),
             wire: Recorder {
                 network,
                 ledger: Ledger::new(usize::try_from(count).unwrap_or(1)),

@@ -1,0 +1,195 @@
+//! What a node is to probe: endpoints turned into [`Plan`]s as they come in, page by page, and dealt to the shards.
+//!
+//! An endpoint as people know it (name, tags, URL) takes three times what its plan takes. Turned into one at once,
+//! a million of them are never in memory together; and pages, unlike one long vector, are given back as they are
+//! consumed.
+
+use std::vec;
+
+use super::resolve::Addresses;
+use crate::clock::Micros;
+use crate::endpoint::{StoredEndpoint, shard_of};
+use crate::probe::Plan;
+use crate::sample::EndpointId;
+
+/// One endpoint, ready to be given to a shard.
+#[derive(Debug)]
+pub struct Watch {
+    /// Its key in the store.
+    pub id: EndpointId,
+    /// From slot to slot.
+    pub interval: Micros,
+    /// What to do at each.
+    pub plan: Plan,
+}
+
+/// Everything a node is to probe, or one shard of it.
+#[derive(Debug, Default)]
+pub struct Roster {
+    pages: Vec<Vec<Watch>>,
+    addresses: Addresses,
+}
+
+/// Who gets an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deal {
+    /// The shard that its id names, whatever else is in the table: it stays there.
+    ById,
+    /// Each shard in turn.
+    InTurn,
+}
+
+impl Roster {
+    /// Adds a page of endpoints; names in their URLs are resolved now, each once.
+    pub fn extend(&mut self, endpoints: Vec<StoredEndpoint>) {
+        self.addresses.learn(&endpoints);
+        let mut resolver = &self.addresses;
+        let watch = |StoredEndpoint { id, endpoint }| Watch {
+            id,
+            interval: endpoint.interval,
+            plan: Plan::new(&endpoint, &mut resolver),
+        };
+        // Not collected: that would keep the vector of the endpoints for the plans, which need a third of it.
+        let mut page = Vec::with_capacity(endpoints.len());
+        page.extend(endpoints.into_iter().map(watch));
+        self.pages.push(page);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pages.iter().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// In the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = &Watch> {
+        self.pages.iter().flatten()
+    }
+
+    /// Deals them to `shards`.
+    #[must_use]
+    pub fn deal(self, shards: usize, deal: Deal) -> Vec<Self> {
+        let mut dealt: Vec<Self> = (0..shards).map(|_| Self::default()).collect();
+        if let [whole] = dealt.as_mut_slice() {
+            *whole = self;
+            return dealt;
+        }
+        let mut turn = (0..shards).cycle();
+        for page in self.pages {
+            let mut parts: Vec<Vec<Watch>> = (0..shards).map(|_| Vec::new()).collect();
+            for watch in page {
+                let shard = match deal {
+                    Deal::ById => shard_of(watch.id, shards),
+                    Deal::InTurn => turn.next().unwrap_or_default(),
+                };
+                parts[shard].push(watch);
+            }
+            dealt.iter_mut().zip(parts).for_each(|(roster, part)| roster.pages.push(part));
+        }
+        dealt
+    }
+}
+
+impl From<Vec<StoredEndpoint>> for Roster {
+    fn from(endpoints: Vec<StoredEndpoint>) -> Self {
+        let mut roster = Self::default();
+        roster.extend(endpoints);
+        roster
+    }
+}
+
+impl IntoIterator for Roster {
+    type Item = Watch;
+    type IntoIter = IntoIter;
+
+    fn into_iter(self) -> IntoIter {
+        IntoIter { left: self.len(), page: Vec::new().into_iter(), pages: self.pages.into_iter() }
+    }
+}
+
+/// Endpoints in the order in which they came; a page is freed when its last one is taken.
+#[derive(Debug)]
+pub struct IntoIter {
+    page: vec::IntoIter<Watch>,
+    pages: vec::IntoIter<Vec<Watch>>,
+    left: usize,
+}
+
+impl Iterator for IntoIter {
+    type Item = Watch;
+
+    fn next(&mut self) -> Option<Watch> {
+        loop {
+            if let Some(watch) = self.page.next() {
+                self.left -= 1;
+                return Some(watch);
+            }
+            self.page = self.pages.next()?.into_iter();
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for IntoIter {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Draft;
+
+    fn roster(pages: &[std::ops::Range<i32>]) -> Roster {
+        let draft = Draft {
+            name: Some("a".to_owned()),
+            url: Some("http://127.0.0.1/".to_owned()),
+            ..Draft::default()
+        };
+        let endpoint = draft.validate(&Draft::default()).unwrap();
+        let stored = |id| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() };
+        let mut roster = Roster::default();
+        pages.iter().for_each(|ids| roster.extend(ids.clone().map(stored).collect()));
+        roster
+    }
+
+    fn ids(roster: Roster) -> Vec<i32> {
+        let iter = roster.into_iter();
+        let count = iter.len();
+        let ids: Vec<i32> = iter.map(|watch| watch.id.0).collect();
+        assert_eq!(ids.len(), count, "the length is exact");
+        ids
+    }
+
+    #[test]
+    fn endpoints_keep_their_order_across_pages() {
+        assert_eq!(ids(roster(&[1..4, 9..9, 4..6])), [1, 2, 3, 4, 5]);
+        assert!(roster(&[]).is_empty() && roster(&[2..2, 3..3]).is_empty());
+    }
+
+    #[test]
+    fn every_endpoint_is_dealt_to_one_shard() {
+        for (shards, deal) in [(1, Deal::ById), (2, Deal::ById), (3, Deal::InTurn), (7, Deal::ById)] {
+            let dealt: Vec<Vec<i32>> =
+                roster(&[0..50, 50..51]).deal(shards, deal).into_iter().map(ids).collect();
+            assert_eq!(dealt.len(), shards);
+            if deal == Deal::ById {
+                let at_home = |(shard, part): (usize, &Vec<i32>)| {
+                    part.iter().all(|id| shard_of(EndpointId(*id), shards) == shard)
+                };
+                assert!(dealt.iter().enumerate().all(at_home));
+            } else {
+                assert!(dealt.iter().all(|part| part.len() == 51 / shards));
+            }
+            let mut all = dealt.concat();
+            all.sort_unstable();
+            assert_eq!(all, (0..51).collect::<Vec<_>>());
+        }
+    }
+}
