@@ -110,6 +110,13 @@ impl Schedule {
         schedule
     }
 
+    /// Slots before `start` are nobody's any more: for who was made some time before it could begin.
+    pub fn skip_to(&mut self, start: Wall) {
+        self.tables.iter_mut().for_each(|table| table.seek(start));
+        let next = |(index, table): (usize, &Table)| Reverse((table.next_slot(), index));
+        self.next = self.tables.iter().enumerate().map(next).collect();
+    }
+
     /// The earliest slot not handed out yet.
     #[must_use]
     pub fn next_due(&self) -> Option<Wall> {
@@ -144,15 +151,20 @@ impl Table {
         assert!(!entries.is_empty(), "a table is made for its first entry");
         entries.sort_unstable();
         entries.shrink_to_fit();
-        let since_origin_ns = start.0 * 1_000 - origin_ns;
-        let cycle_ns = origin_ns + since_origin_ns.div_euclid(interval_ns) * interval_ns;
-        let mut table = Self { interval_ns, entries, cursor: 0, cycle_ns };
-        table.cursor = table.entries.partition_point(|entry| table.slot(*entry) < start);
-        if table.cursor == table.entries.len() {
-            table.cursor = 0;
-            table.cycle_ns = table.cycle_ns.saturating_add(interval_ns);
-        }
+        let mut table = Self { interval_ns, entries, cursor: 0, cycle_ns: origin_ns };
+        table.seek(start);
         table
+    }
+
+    /// Puts the cursor at the first slot that is not before `start`.
+    fn seek(&mut self, start: Wall) {
+        let since_cycle_ns = start.0 * 1_000 - self.cycle_ns;
+        self.cycle_ns += since_cycle_ns.div_euclid(self.interval_ns) * self.interval_ns;
+        self.cursor = self.entries.partition_point(|entry| self.slot(*entry) < start);
+        if self.cursor == self.entries.len() {
+            self.cursor = 0;
+            self.cycle_ns = self.cycle_ns.saturating_add(self.interval_ns);
+        }
     }
 
     fn next_slot(&self) -> Wall {
@@ -247,6 +259,19 @@ mod tests {
             let mut seen = drain(&mut schedule, Wall(end.0 - 1));
             seen.sort_unstable();
             assert_eq!(seen, naive(&endpoints, restart, end), "restarted {restart_us} µs later");
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_is_as_if_it_had_never_been() {
+        let endpoints = endpoints(100);
+        for late_us in [0, 1, 99_999, 30_000_000, 2 * HOUR_US] {
+            let begin = Wall(START.0 + late_us);
+            let mut skipped = Schedule::new(endpoints.iter().copied(), START);
+            skipped.skip_to(begin);
+            let mut fresh = Schedule::new(endpoints.iter().copied(), begin);
+            let end = Wall(begin.0 + 60_000_000);
+            assert_eq!(drain(&mut skipped, end), drain(&mut fresh, end), "{late_us} µs later");
         }
     }
 

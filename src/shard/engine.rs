@@ -219,6 +219,13 @@ impl Engine {
         }
     }
 
+    /// Slots before `now` are nobody's: they fell due while the endpoints were being loaded.
+    pub fn begin(&mut self, now: Mono) {
+        if let Pace::Scheduled(schedule) = &mut self.pace {
+            schedule.skip_to(self.anchor.wall_of(now));
+        }
+    }
+
     /// What became of the slots so far.
     #[must_use]
     pub const fn counters(&self) -> Counters {

@@ -155,12 +155,14 @@ where
 {
     let Assignment { load, limits, anchor, samples, .. } = assignment;
     let mut outlet = Outlet { samples, dropped: 0 };
+    ring::ask_for_short_slices();
     let mut ring = Ring::new()?;
     // glommio's first sleep may take tens of milliseconds (it registers its membarrier then): not on our time.
     glommio::timer::sleep(Duration::from_micros(1)).await;
     let wakeup = ring.sockets().wakeup_file()?;
     let (endpoints, pace) = load();
     let mut engine = Engine::new(endpoints, pace, limits, anchor);
+    engine.begin(Mono::now());
     let mut parks = 0;
     loop {
         let stop_at = stop_at_ns.load(Ordering::Relaxed);

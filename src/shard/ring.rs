@@ -504,6 +504,25 @@ impl Wire for Sockets {
     }
 }
 
+/// Asks the scheduler to run this thread soon rather than long: slices of [`config::SHARD_SLICE`]. A thread that asks
+/// for little at a time is put on its CPU as soon as it wakes, before one that may keep it for milliseconds; its
+/// share of the CPU stays the same, so nobody starves. Kernels before 6.12 take no notice; a policy other than the
+/// ordinary one was somebody's decision, and stays.
+pub fn ask_for_short_slices() {
+    let own_thread = 0;
+    let size = u32::try_from(size_of::<libc::sched_attr>()).expect("it is 48 bytes");
+    // SAFETY: all-zero is a valid sched_attr: plain numbers.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure is a local of the size that is passed, written before the call returns.
+    let known = unsafe { libc::syscall(libc::SYS_sched_getattr, own_thread, &raw mut attributes, size, 0) };
+    if known == 0 && attributes.sched_policy == libc::SCHED_OTHER.cast_unsigned() {
+        attributes.size = size;
+        attributes.sched_runtime = config::SHARD_SLICE.as_nanos();
+        // SAFETY: as above, but only read. Refusal is no error: the thread then runs as any other.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, own_thread, &raw const attributes, 0) };
+    }
+}
+
 /// Above one segment of a common path, Nagle's algorithm may hold the last one back until an
 /// acknowledgement that the origin delays by up to 40 ms. Below it, it never applies, and a system call is
 /// saved.
