@@ -142,10 +142,12 @@ impl Answer {
         answer
     }
 
-    /// All of it, if it is nothing but one write on a connection that stays open: the fast path.
-    pub(super) fn plain(&self) -> Option<&[u8]> {
+    /// All of it, if it is nothing but one write, and whether the connection closes then: the fast path.
+    pub(super) fn plain(&self) -> Option<(&[u8], bool)> {
         match (&self.steps[..], self.end) {
-            ([Step::Send(piece)], End::KeepAlive) if piece.is_plain() => Some(&piece.pattern),
+            ([Step::Send(piece)], End::KeepAlive | End::Close) if piece.is_plain() => {
+                Some((&piece.pattern, self.end == End::Close))
+            }
             _ => None,
         }
     }
@@ -585,13 +587,12 @@ mod tests {
 
     #[test]
     fn a_plain_answer_is_one_write() {
-        assert_eq!(
-            answer("/status/503/bytes/3").plain(),
-            Some(&b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\n012"[..])
-        );
+        let text =
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\n012";
+        assert_eq!(answer("/status/503/bytes/3").plain(), Some((&text[..], false)));
         assert!(answer("/bytes/65536").plain().is_some());
         assert!(answer("/delay/1ms").plain().is_none());
-        assert!(answer("/close/1").plain().is_none());
+        assert!(answer("/close/1").plain().is_some_and(|(_, closes)| closes));
     }
 
     #[test]
