@@ -109,6 +109,13 @@ def psql(dsn, sql):
 # --- running -------------------------------------------------------------------------------------------------------
 
 
+def cpu_ticks():
+    """Stolen and all ticks of all CPUs since the machine started (proc(5), /proc/stat)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
 class Bench:
     """The origin, and where things are."""
 
@@ -116,8 +123,9 @@ class Bench:
         self.arguments = arguments
         self.scratch = pathlib.Path(arguments.scratch)
         self.port = free_port()
-        command = [arguments.ringprobe, "target", "--listen", f"127.0.0.1:{self.port}"]
-        if arguments.target_cpu is not None:
+        command = [arguments.ringprobe, "target", "--listen", f"127.0.0.1:{self.port}",
+                   *shlex.split(arguments.target_args)]
+        if arguments.target_cpu >= 0:
             command = ["taskset", "--cpu-list", str(arguments.target_cpu), *command]
         with open(self.scratch / "target.log", "w", encoding="utf-8") as log:
             self.origin = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -150,7 +158,14 @@ class Bench:
                                     text=True)
 
     def finish(self, child, seconds):
-        """Its summary and its exit status."""
+        """Its summary and its exit status; the summary with the share of the time that another guest had."""
+        before = cpu_ticks()
+        summary, status = self.finish_child(child, seconds)
+        stolen, ticks = (after - earlier for after, earlier in zip(cpu_ticks(), before))
+        summary["stolen_percent"] = round(100 * stolen / max(ticks, 1), 2)
+        return summary, status
+
+    def finish_child(self, child, seconds):
         try:
             output, _ = child.communicate(timeout=seconds + GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -356,7 +371,8 @@ def markdown(report, facts, given):
             lag, ttfb = summary["lag_us"], summary["ttfb_us"]
             text += ["", f"{summary['probes_per_s']:,.0f} probes/s at {summary['cpu_us_per_probe']:.1f} µs of CPU; lag "
                      f"p50 {lag['p50']}, p99 {lag['p99']}, p99.9 {lag['p999']}, max {lag['max']} µs; TTFB p50 "
-                     f"{ttfb['p50']}, p99 {ttfb['p99']} µs; {summary['rss_bytes'] / 2**20:.1f} MiB resident."]
+                     f"{ttfb['p50']}, p99 {ttfb['p99']} µs; {summary['rss_bytes'] / 2**20:.1f} MiB resident. Another "
+                     f"guest had {summary['stolen_percent']} % of the CPUs' time."]
         text.append("")
     return "\n".join(text)
 
@@ -381,7 +397,10 @@ def main():
     parser.add_argument("--seconds", type=int, default=60, help="length of each run (60)")
     parser.add_argument("--quick", action="store_true", help="runs of 6 s, not recorded")
     parser.add_argument("--run-args", default="", help="more arguments for `ringprobe run`, such as '--cores 1'")
-    parser.add_argument("--target-cpu", type=int, help="pin the origin to this CPU (not pinned)")
+    cpu = max(os.sched_getaffinity(0))
+    parser.add_argument("--target-cpu", type=int, default=cpu, help=f"the origin's CPU ({cpu}); -1 pins it nowhere")
+    parser.add_argument("--target-args", default="--spin 1ms",
+                        help="more arguments for `ringprobe target` (--spin 1ms: that waking it costs nobody)")
     parser.add_argument("--name", default="load", help="name of the recorded run (load)")
     parser.add_argument("--no-record", action="store_true", help="print only")
     for hidden in ("--ringprobe", "--scratch", "--postgres", "--pg-ctl"):
