@@ -296,3 +296,13 @@ fn exit_status_stands_when_standard_error_is_full() {
     let status = command.args(["run", "/nonexistent.toml"]).stderr(full).status().unwrap();
     assert_eq!(status.code(), Some(2));
 }
+
+/// The first went on long past its duration; the second was aborted by the allocator.
+#[test]
+fn a_benchmark_beyond_all_bounds_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let bench =
+        |flag: &str| refused(directory.path(), &["bench", "-d", "100ms", flag, "http://127.0.0.1:1/"]);
+    assert_eq!(bench("--rate=1e300").split(':').next(), Some("--rate"));
+    assert_eq!(bench("--connections=4294967295"), "--connections: 4294967295 are more than 1048576");
+}
