@@ -100,6 +100,11 @@ pub const STATUS_LINE_EVERY: Micros = Micros::from_millis(10_000);
 pub const RESIDENT_EVERY: Micros = Micros::from_millis(1_000);
 /// A block of memory that the allocator gives a page of its own.
 pub const ALLOCATOR_PAGE_BYTES: usize = 8 * 1024 * 1024;
+/// Most connections of `bench`: what `fs.nr_open` lets one process have, unless it was raised.
+pub const BENCH_CONNECTIONS_MAX: u32 = 1024 * 1024;
+/// Highest rate of `bench`, probes per second: some hundred times what a core can do. Slots without a bound come
+/// faster than they can even be missed, and such a run would never end.
+pub const BENCH_RATE_MAX: f64 = 10e6;
 /// Descriptors left for everything that is not a probe's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

@@ -277,3 +277,32 @@ fn a_store_that_is_not_there_is_not_made_by_looking() {
     }
     assert!(names_in(directory.path()).is_empty());
 }
+
+/// `check` and paths repeated what they were given as it was: two lines, or whatever the terminal makes of it.
+#[test]
+fn a_line_break_in_what_is_refused_does_not_break_the_line() {
+    let directory = TempDir::new().unwrap();
+    assert!(refused(directory.path(), &["check", "http://a/\n"]).starts_with("http://a/\\n: url: "));
+    assert!(
+        refused(directory.path(), &["run", "a\nb\u{1b}[31m.toml"]).starts_with("a\\nb\\u{1b}[31m.toml: ")
+    );
+}
+
+/// `eprintln!` panicked, and status 101 told nobody that the input was bad.
+#[test]
+fn exit_status_stands_when_standard_error_is_full() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringprobe"));
+    let status = command.args(["run", "/nonexistent.toml"]).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+/// The first went on long past its duration; the second was aborted by the allocator.
+#[test]
+fn a_benchmark_beyond_all_bounds_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let bench =
+        |flag: &str| refused(directory.path(), &["bench", "-d", "100ms", flag, "http://127.0.0.1:1/"]);
+    assert_eq!(bench("--rate=1e300").split(':').next(), Some("--rate"));
+    assert_eq!(bench("--connections=4294967295"), "--connections: 4294967295 are more than 1048576");
+}

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Error, session};
+use crate::config::{BENCH_CONNECTIONS_MAX, BENCH_RATE_MAX};
 use crate::control::node::Workload;
 use crate::control::roster::Roster;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
@@ -56,8 +57,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     if arguments.connections == 0 {
         return Err(Error::input("--connections: 0 probe nothing"));
     }
+    if arguments.connections > BENCH_CONNECTIONS_MAX {
+        let given = arguments.connections;
+        return Err(Error::input(format!("--connections: {given} are more than {BENCH_CONNECTIONS_MAX}")));
+    }
     if let Some(rate) = arguments.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
         return Err(Error::input(format!("--rate: {rate} is not a rate")));
+    }
+    if let Some(rate) = arguments.rate.filter(|rate| *rate > BENCH_RATE_MAX) {
+        return Err(Error::input(format!("--rate: {rate} per second are more than {BENCH_RATE_MAX}")));
     }
     let urls = arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
     let endpoints = (1..).zip(urls.iter().cycle()).take(arguments.connections as usize);

@@ -75,7 +75,6 @@ impl Error {
 
 /// Parses the arguments of this process, runs the command, and reports.
 #[must_use]
-#[expect(clippy::print_stderr, reason = "the one place that reports errors")]
 pub fn main() -> ExitCode {
     terminal::start_logging();
     let result = match Arguments::parse().command {
@@ -90,14 +89,27 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(Error::Input(message)) => {
-            eprintln!("ringprobe: {message}");
+            report(&message);
             ExitCode::from(2)
         }
         Err(Error::Failed(message)) => {
-            eprintln!("ringprobe: {message}");
+            report(&message);
             ExitCode::FAILURE
         }
     }
+}
+
+/// The one place that reports errors. Not `eprintln!`, which panics if standard error is full or gone: the exit
+/// status would not be the one promised.
+fn report(message: &str) {
+    terminal::line(&one_line(&format!("ringprobe: {message}")));
+}
+
+/// Messages repeat what was given, such as a path: without what would break the line, or speak to the terminal.
+fn one_line(message: &str) -> String {
+    let escaped =
+        |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    message.chars().map(escaped).collect()
 }
 
 /// A duration given on the command line, such as `30s`.

@@ -60,7 +60,8 @@ impl FromStr for StoreUrl {
     fn from_str(text: &str) -> Result<Self, StoreUrlError> {
         let refuse = |message: String| Err(StoreUrlError(message));
         let Some((scheme, rest)) = text.split_once(':') else {
-            return refuse(format!("store {text:?}: no scheme; use sqlite:PATH or postgres://…"));
+            // Not repeated: `host=… password=…`, as libpq also takes it, has none.
+            return refuse("store: no scheme; use sqlite:PATH or postgres://…".to_owned());
         };
         match scheme {
             "sqlite" => {
@@ -75,7 +76,8 @@ impl FromStr for StoreUrl {
                 }
             }
             "postgres" | "postgresql" => Ok(Self::Postgres(Box::new(postgres(text).map_err(StoreUrlError)?))),
-            // The text is not repeated: a misspelt scheme may stand before a password.
+            // A misspelt scheme may stand before a password, so only what looks like one is repeated.
+            _ if !is_scheme(scheme) => refuse("store: no scheme; use sqlite:PATH or postgres://…".to_owned()),
             _ => refuse(format!("store: unknown scheme {scheme:?}; use sqlite:PATH or postgres://…")),
         }
     }
@@ -96,7 +98,19 @@ fn postgres(text: &str) -> Result<PostgresUrl, String> {
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err("store: bad PostgreSQL URL: the host is missing".to_owned());
     }
-    if let Some(host) = config.get_hosts().iter().find_map(remote)
+    let mut names = config.get_hosts().iter().filter_map(|host| match host {
+        Host::Tcp(name) => Some(name),
+        Host::Unix(_) => None,
+    });
+    // The driver ends the password at the first `@`, and takes the rest of it for the host's name.
+    if names.any(|name| name.contains('@')) {
+        return Err("store: bad PostgreSQL URL: write an @ in the password as %40".to_owned());
+    }
+    // A host's name says where to go only if no address says otherwise.
+    let remote_address = config.get_hostaddrs().iter().find(|address| !address.is_loopback());
+    let remote_address = remote_address.map(ToString::to_string);
+    let remote_name = || config.get_hosts().iter().find_map(remote).map(str::to_owned);
+    if let Some(host) = remote_address.or_else(remote_name)
         && mode != Some("disable")
     {
         return Err(format!(
@@ -115,6 +129,11 @@ fn postgres(text: &str) -> Result<PostgresUrl, String> {
     }
     let shown = shown(&config);
     Ok(PostgresUrl { config, shown })
+}
+
+/// Whether this is spelled like the scheme of a URL (RFC 3986, section 3.1).
+fn is_scheme(text: &str) -> bool {
+    text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.'))
 }
 
 /// The value of `sslmode` in the query, which tokio-postgres reports as `prefer` when it is absent, and as a
@@ -228,6 +247,30 @@ mod tests {
         {
             assert!(!refused(wrong).contains("s3cret"), "{}", refused(wrong));
         }
+    }
+
+    /// What libpq takes as a connection string, and a password that was not escaped, came back in the message.
+    #[test]
+    fn what_may_hold_a_password_is_not_repeated() {
+        for wrong in [
+            "host=localhost user=u password=s3cret dbname=d",
+            "host=localhost password=s3cret:more",
+            "u s3cret@h:5432",
+            "postgres://u:p@s3cret@localhost/d",
+            "s3cret",
+        ] {
+            assert!(!refused(wrong).contains("s3cret"), "{}", refused(wrong));
+        }
+    }
+
+    /// An address hid behind a harmless name: the password went to another machine in the clear.
+    #[test]
+    fn an_address_beside_the_host_is_looked_at_too() {
+        for text in ["postgres:///d?hostaddr=192.0.2.1", "postgres://localhost/d?hostaddr=192.0.2.1"] {
+            assert!(refused(text).contains("\"192.0.2.1\" is not this machine"), "{}", refused(text));
+        }
+        assert!("postgres://db.example/d?hostaddr=192.0.2.1&sslmode=disable".parse::<StoreUrl>().is_ok());
+        assert!("postgres:///d?hostaddr=127.0.0.1".parse::<StoreUrl>().is_ok());
     }
 
     #[test]
