@@ -399,8 +399,7 @@ def main():
     parser.add_argument("--run-args", default="", help="more arguments for `ringprobe run`, such as '--cores 1'")
     cpu = max(os.sched_getaffinity(0))
     parser.add_argument("--target-cpu", type=int, default=cpu, help=f"the origin's CPU ({cpu}); -1 pins it nowhere")
-    parser.add_argument("--target-args", default="--spin 1ms",
-                        help="more arguments for `ringprobe target` (--spin 1ms: that waking it costs nobody)")
+    parser.add_argument("--target-args", default="", help="more arguments for `ringprobe target`")
     parser.add_argument("--name", default="load", help="name of the recorded run (load)")
     parser.add_argument("--no-record", action="store_true", help="print only")
     for hidden in ("--ringprobe", "--scratch", "--postgres", "--pg-ctl"):

@@ -23,9 +23,9 @@ pub(super) struct Arguments {
     /// Give up after this long.
     #[arg(long, default_value = "10s", value_name = "TIME")]
     timeout: String,
-    /// Request method.
-    #[arg(long, short = 'X', default_value = "GET")]
-    method: String,
+    /// Request method; GET, or POST if there is a body.
+    #[arg(long, short = 'X')]
+    method: Option<String>,
     /// A header field, as `Name: value`; repeatable.
     #[arg(long = "header", short = 'H', value_name = "FIELD")]
     headers: Vec<String>,
@@ -70,7 +70,7 @@ fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
         Ok((name.trim().to_owned(), value.trim().to_owned()))
     });
     let draft = Draft {
-        method: Some(arguments.method.clone()),
+        method: arguments.method.clone().or_else(|| arguments.body.as_ref().map(|_| "POST".to_owned())),
         headers: headers.collect::<Result<Vec<_>, Error>>()?,
         body: arguments.body.as_ref().map(|body| body.clone().into_bytes()),
         address: arguments.address.clone(),

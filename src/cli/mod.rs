@@ -76,8 +76,8 @@ impl Error {
 /// Parses the arguments of this process, runs the command, and reports.
 #[must_use]
 pub fn main() -> ExitCode {
-    terminal::start_logging();
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    let result = terminal::start_logging().and_then(|()| match command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
         Command::Target(arguments) => target::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-    };
+    });
     match result {
         Ok(code) => code,
         Err(Error::Input(message)) => {

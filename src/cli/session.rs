@@ -68,6 +68,7 @@ async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<(Node, u6
     }
     let mut status = Status::new(every);
     let mut signals = 0;
+    let mut draining = false;
     let (mut resident, mut resident_next) = (resident_bytes(), node.begun() + config::RESIDENT_EVERY);
     while !node.has_ended() && !node.has_failed() {
         tokio::select! {
@@ -82,7 +83,15 @@ async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<(Node, u6
         }
         match signals {
             0 => {}
-            1 => node.stop(Mono::now()),
+            1 if !draining => {
+                draining = true;
+                node.stop(Mono::now());
+                let inflight = node.progress().totals.inflight;
+                terminal::line(&format!(
+                    "ringprobe: draining: {inflight} probes in flight; a second signal ends at once, and loses rows"
+                ));
+            }
+            1 => {}
             _ => {
                 terminal::clear();
                 terminal::line("ringprobe: second signal: exit at once, what was not stored is lost");
@@ -144,6 +153,7 @@ impl Status {
     }
 }
 
+/// The counts are those of the writer's last picture, in which they add up; the shards are up to a second ahead.
 fn block(progress: &Progress, rates: &Rates) -> String {
     let Progress { totals, writer, .. } = progress;
     let tally = &writer.tally;
@@ -166,9 +176,9 @@ fn block(progress: &Progress, rates: &Rates) -> String {
          store     {:.0} rows/s   {} queued   {}",
         rates.probes_per_s,
         totals.inflight,
-        totals.due,
-        totals.sampled,
-        totals.missed,
+        tally.due(),
+        tally.sampled(),
+        tally.missed(),
         totals.dropped + writer.dropped,
         tally.up(),
         tally.down(),
@@ -186,13 +196,14 @@ fn status_line(progress: &Progress, rates: &Rates) -> String {
     let Progress { totals, writer, .. } = progress;
     let tally = &writer.tally;
     format!(
-        "ringprobe: {} s: {:.0} probes/s, due {} sampled {} missed {} dropped {}, up {} down {}, ttfb p99 {}, \
+        "ringprobe: {} s: {:.0} probes/s, {} in flight, due {} sampled {} missed {} dropped {}, up {} down {}, ttfb p99 {}, \
          lag p99 {}, store {:.0} rows/s {} queued {}",
         progress.elapsed_ns / 1_000_000_000,
         rates.probes_per_s,
-        totals.due,
-        totals.sampled,
-        totals.missed,
+        totals.inflight,
+        tally.due(),
+        tally.sampled(),
+        tally.missed(),
         totals.dropped + writer.dropped,
         tally.up(),
         tally.down(),

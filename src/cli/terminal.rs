@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use super::Error;
+
 /// How many lines of status stand above the cursor.
 static BLOCK_LINES: Mutex<usize> = Mutex::new(0);
 
@@ -15,18 +17,26 @@ pub(super) fn is_interactive() -> bool {
 }
 
 /// Sends log records to standard error, from `info` up, or from `RINGPROBE_LOG` up (`error` to `trace`).
-pub(super) fn start_logging() {
-    let level = std::env::var("RINGPROBE_LOG").ok().and_then(|level| level.parse().ok());
+pub(super) fn start_logging() -> Result<(), Error> {
+    let level = match std::env::var("RINGPROBE_LOG") {
+        Ok(text) if !text.is_empty() => text.parse().map_err(|_error| {
+            Error::input(format!("RINGPROBE_LOG: `{text}` is none of off, error, warn, info, debug, trace"))
+        })?,
+        _ => LevelFilter::Info,
+    };
     // An error means that it was started before, which is as good.
     if log::set_logger(&Logger).is_ok() {
-        log::set_max_level(level.unwrap_or(LevelFilter::Info));
+        log::set_max_level(level);
     }
+    Ok(())
 }
 
 /// Draws `block` in place of the block before.
 pub(super) fn draw(block: &str) {
+    // A line that the terminal breaks would be two to take away.
+    let block = clip(block, columns());
     with_block(|lines| {
-        let text = erase(*lines) + block + "\n";
+        let text = erase(*lines) + &block + "\n";
         *lines = block.lines().count();
         text
     });
@@ -53,6 +63,18 @@ fn with_block(change: impl FnOnce(&mut usize) -> String) {
     let _ = stderr().lock().write_all(text.as_bytes());
 }
 
+/// How wide the terminal is; what does not say has room for everything.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(stderr()).map_or(0, |size| size.ws_col);
+    if size == 0 { usize::MAX } else { size.into() }
+}
+
+/// Every line cut to `columns` characters.
+fn clip(text: &str, columns: usize) -> String {
+    let cut = |line: &str| line.chars().take(columns).collect();
+    text.lines().map(cut).collect::<Vec<String>>().join("\n")
+}
+
 /// To the start of the block, and everything below it away (ECMA-48: CPL, ED).
 fn erase(lines: usize) -> String {
     if lines == 0 { String::new() } else { format!("\x1b[{lines}F\x1b[J") }
@@ -74,4 +96,15 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_to_the_terminal() {
+        assert_eq!(clip("ab\näöü\n", 2), "ab\näö");
+        assert_eq!(clip("a\n\nb", usize::MAX), "a\n\nb");
+    }
 }

@@ -141,6 +141,9 @@ impl Summary {
     /// missed slot is ours.
     fn judge(&mut self, lost_to_full_rings: u64, overlaps: u64) {
         let mut reasons = Vec::new();
+        if self.due == 0 {
+            reasons.push(format!("nothing was due in {:.1} s: nothing was measured", self.duration_s));
+        }
         if self.due != self.sampled + self.missed {
             reasons.push(format!(
                 "accounting: {} due are not {} sampled + {} missed",

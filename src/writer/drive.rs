@@ -72,6 +72,7 @@ pub(super) fn run(
         store: if options.store.is_some() { StoreState::Connecting } else { StoreState::None },
         ended: false,
     });
+    publish(published, &Arc::new(state.borrow().snapshot()));
     let news = Notify::new();
     runtime.block_on(async {
         let storing = options.store.is_some();

@@ -10,6 +10,8 @@
 //!
 //! Out of scope: policy (`drive.rs`), decoding of endpoints (`rows.rs`).
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -185,6 +187,9 @@ impl Sqlite {
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
+    // Headers of endpoints may hold credentials: a new file is its owner's alone, and so are its WAL and index, which
+    // take its mode. What is wrong with the path, SQLite says better.
+    let _exists = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let connection = Connection::open(path)?;
     connection.busy_timeout(SQLITE_BUSY_MAX.as_duration())?;
     // Has an effect only on a file that is still empty, and must come before the journal mode.

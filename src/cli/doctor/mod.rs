@@ -7,9 +7,11 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -106,9 +108,15 @@ async fn store_state(url: &StoreUrl) -> StoreState {
     // Opening would make the file.
     if let StoreUrl::Sqlite(path) = url
         && !path.exists()
-        && path.parent().is_some_and(|directory| directory.as_os_str().is_empty() || directory.is_dir())
+        && let Some(directory) = path.parent()
     {
-        return StoreState::NoFile;
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        if directory.is_dir() {
+            return match access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+                Ok(()) => StoreState::NoFile,
+                Err(errno) => StoreState::Unreached(format!("{}: {errno}", directory.display())),
+            };
+        }
     }
     let checked = match Store::open(url).await {
         Ok(mut store) => store.check_schema().await,
