@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Error, session};
-use crate::config::{BENCH_CONNECTIONS_MAX, BENCH_RATE_MAX};
+use super::{Error, limits, session};
+use crate::config::{BENCH_CONNECTIONS_MAX, BENCH_RATE_MAX, DESCRIPTORS_RESERVED};
 use crate::control::node::Workload;
 use crate::control::roster::Roster;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
@@ -71,11 +71,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let endpoints = (1..).zip(urls.iter().cycle()).take(arguments.connections as usize);
     let endpoints =
         endpoints.map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() });
+    let roster = Roster::from(endpoints.collect::<Vec<_>>());
+    if let Some((watch, failure)) = roster.iter().find_map(|watch| Some((watch, watch.plan.address.err()?))) {
+        let url = &arguments.urls[(watch.id.0.unsigned_abs() as usize - 1) % arguments.urls.len()];
+        return Err(Error::failed(format!("{url}: {}", failure.name())));
+    }
+    let sockets = limits::descriptors_max()? - DESCRIPTORS_RESERVED;
+    if u64::from(arguments.connections) > sockets {
+        let given = arguments.connections;
+        return Err(Error::input(format!(
+            "--connections: {given} are more than the {sockets} that this process may open; see `ulimit -n`"
+        )));
+    }
     if let Some(store) = &arguments.store {
         block_on(super::store::open(store, true)).map_err(Error::failed)??;
     }
     let summary = session::run(session::Session {
-        roster: Roster::from(endpoints.collect::<Vec<_>>()),
+        roster,
         workload: match arguments.rate {
             None => Workload::ClosedLoop,
             Some(probes_per_s) => Workload::Rate { probes_per_s },

@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
     let endpoints: Vec<StoredEndpoint> =
         (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
-    let descriptors_max = limits::raise_nofile().soft.unwrap_or(u64::MAX);
+    let descriptors_max = limits::descriptors_max()?;
     let cpu = session::placement(Some(1))?.shards[0];
     let mut samples = collect_once(Roster::from(endpoints), cpu, descriptors_max).map_err(|error| {
         Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing"))

@@ -5,6 +5,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::Error;
+use crate::config::DESCRIPTORS_RESERVED;
+
 /// What `RLIMIT_NOFILE` was and has become. `None` is "no limit".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Nofile {
@@ -29,6 +32,21 @@ pub(crate) fn raise_nofile() -> Nofile {
     }
     let now = getrlimit(Resource::Nofile);
     Nofile { soft_before: before.current, soft: now.current, hard: now.maximum }
+}
+
+/// How many files this process may have open, as many as can be had.
+///
+/// # Errors
+/// If they are too few for a single probe.
+pub(super) fn descriptors_max() -> Result<u64, Error> {
+    let soft = raise_nofile().soft.unwrap_or(u64::MAX);
+    if soft <= DESCRIPTORS_RESERVED {
+        return Err(Error::failed(format!(
+            "this process may open {soft} files, and needs {DESCRIPTORS_RESERVED} besides its probes: \
+             raise the limit, as with `ulimit -n 20000`"
+        )));
+    }
+    Ok(soft)
 }
 
 /// The limits to try, best first.

@@ -33,11 +33,11 @@ pub(super) struct Session {
 /// Runs a node to its end.
 pub(super) fn run(session: Session) -> Result<Summary, Error> {
     let has_store = session.writer.store.is_some();
-    let nofile = limits::raise_nofile();
+    let descriptors_max = limits::descriptors_max()?;
     let options = NodeOptions {
         placement: placement(session.cores)?,
         workload: session.workload,
-        descriptors_max: nofile.soft.unwrap_or(u64::MAX),
+        descriptors_max,
         writer: session.writer,
     };
     let runtime =

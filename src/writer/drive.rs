@@ -205,7 +205,7 @@ async fn deliver_all(url: &StoreUrl, options: &WriterOptions, state: &RefCell<St
             Ok(()) => {
                 acknowledged = delivery.seq;
                 backoff.succeeded();
-                state.borrow_mut().delivered();
+                state.borrow_mut().delivered(url);
             }
             Err(error) => {
                 connected = None;
@@ -288,7 +288,10 @@ impl State {
     }
 
     /// The store has what is held.
-    fn delivered(&mut self) {
+    fn delivered(&mut self, url: &StoreUrl) {
+        if matches!(self.store, StoreState::Reconnecting { .. }) {
+            log::info!("store {url} is back; {} samples were held for it", self.waiting_rows());
+        }
         if let Some(held) = self.held.take() {
             self.stored += held.rows.len() as u64;
             self.batches += u64::from(!held.rows.is_empty());
@@ -313,13 +316,11 @@ impl State {
     }
 
     fn found(&mut self, url: &StoreUrl) {
-        match &self.store {
-            StoreState::Reconnecting { .. } => {
-                log::info!("store {url} is back; {} samples were held for it", self.waiting_rows());
-            }
-            _ => log::debug!("store {url} is open"),
+        log::debug!("store {url} is open");
+        // One that can be opened is back when it has taken something: a full disk can be opened.
+        if self.waiting_rows() == 0 || self.store == StoreState::Connecting {
+            self.store = StoreState::Connected;
         }
-        self.store = StoreState::Connected;
     }
 
     fn lost(&mut self, url: &StoreUrl, error: &StoreError) {

@@ -15,15 +15,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::migrate::{self, Applied};
 use super::rows::{EndpointRow, check_names, select_endpoints};
 use super::store::{Delivery, Ingest};
 use super::{StoreError, Upserted, partition, pgcopy};
-use crate::clock::Wall;
+use crate::clock::{Mono, Wall};
 use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_SLICE_ROWS, SQLITE_BUSY_MAX};
 use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::sample::Sample;
@@ -194,10 +195,26 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     connection.busy_timeout(SQLITE_BUSY_MAX.as_duration())?;
     // Has an effect only on a file that is still empty, and must come before the journal mode.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
-    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    write_ahead(&connection)?;
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
     Ok(connection)
+}
+
+/// Switches the file to WAL, unless it is. SQLite does not wait for a lock there, whatever the busy timeout says, so
+/// two processes that make the same file would fail each other.
+fn write_ahead(connection: &Connection) -> Result<(), StoreError> {
+    let until = Mono::now() + SQLITE_BUSY_MAX;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Mono::now() < until =>
+            {
+                thread::park_timeout(Duration::from_millis(5));
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 fn applied(connection: &Connection) -> Result<Vec<Applied>, StoreError> {
