@@ -5,7 +5,7 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ringprobe::clock::Wall;
-use ringprobe::sample::{EndpointId, Failure, Flags, Outcome, Phases, Sample};
+use ringprobe::sample::{Detail, EndpointId, Failure, Flags, Outcome, Phases, Sample};
 use ringprobe::writer::{Tally, pgcopy};
 
 const SAMPLES: usize = 10_000;
@@ -48,6 +48,7 @@ fn samples() -> Vec<Sample> {
                 outcome: if down { Outcome::Down } else { Outcome::Up },
                 reason: if down { Failure::StatusUnexpected.code() } else { 0 },
                 flags: Flags::REUSE,
+                detail: Detail::NONE,
             }
         })
         .collect()

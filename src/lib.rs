@@ -7,10 +7,14 @@ pub mod clock;
 pub mod config;
 pub mod sample;
 
+pub mod dns;
 pub mod endpoint;
 pub mod http;
+pub mod matcher;
+pub mod policy;
 pub mod probe;
 pub mod schedule;
+pub mod tls;
 
 pub mod shard;
 pub mod writer;

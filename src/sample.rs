@@ -1,8 +1,11 @@
 //! The record of one due slot: [`Sample`], and the closed sets of codes in it.
 //!
-//! A sample is one cache line, `Copy` and without pointers, so that it crosses from a shard to the writer as
-//! plain bytes. Its fields are the columns of the `metrics` table, in order. Text for people (names of
-//! failures) lives in the lookup tables that the migrations fill, and in [`Failure::name`].
+//! A sample is a line and a half of cache, `Copy` and without pointers, so that it crosses from a shard to the
+//! writer as plain bytes. Its fields are the columns of the `metrics` table. Text for people (names of failures)
+//! lives in the lookup tables that the migrations fill, and in [`Failure::name`].
+//!
+//! A probe that followed redirects or was tried again also leaves a *step* for each hop and each attempt: the same
+//! struct with [`Detail::step`] set, which goes to the table `steps` and is no slot's sample.
 //!
 //! The codes are a contract: stored for years, never reused, never renumbered. New ones go at the end of
 //! their block of ten.
@@ -40,18 +43,94 @@ pub struct Sample {
     pub bytes_out: i32,
     /// How long we handled this probe's bytes, by the monotonic clock, ns, saturating.
     pub cpu_ns: i32,
+    /// See [`Flags`].
+    pub flags: Flags,
     /// HTTP status code, 0 if none was received.
     pub status: i16,
     /// What became of the slot.
     pub outcome: Outcome,
     /// Why it is not up: a [`Failure`] code if down, a [`MissReason`] code if missed, 0 if up.
     pub reason: i16,
-    /// See [`Flags`].
-    pub flags: Flags,
+    /// What most probes have nothing to say about.
+    pub detail: Detail,
 }
 
-// One cache line; `shard` to `writer` traffic and the row width of `metrics` are computed from it.
-const _: () = assert!(size_of::<Sample>() == 64);
+// `shard` to `writer` traffic and the row width of `metrics` are computed from it.
+const _: () = assert!(size_of::<Sample>() == 96);
+
+/// What most probes have nothing to say about: [`Detail::NONE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Detail {
+    /// The address that was connected to, last; IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2), all zero if
+    /// there was none.
+    pub address: [u8; 16],
+    /// Until when the origin's certificate is valid, seconds since the Unix epoch; 0 without TLS.
+    pub tls_not_after_s: u32,
+    /// The cipher suite (IANA's number), which implies the version for TLS 1.3; 0 without TLS.
+    pub tls_cipher: u16,
+    /// Which pattern decided a mismatch: its place among `body_match`, then `body_forbid`; [`NO_PATTERN`] for none.
+    pub pattern: i16,
+    /// Redirects followed; in a step, how many had been before it.
+    pub redirects: u8,
+    /// Which attempt this was, from 1; 0 where retries are off.
+    pub attempt: u8,
+    /// What became of the body patterns.
+    pub body: BodyMatch,
+    /// Which step of a probe this is, from 1; 0 for the sample of a slot.
+    pub step: u8,
+}
+
+/// "No pattern is to blame", in [`Detail::pattern`].
+pub const NO_PATTERN: i16 = -1;
+
+impl Detail {
+    /// Nothing to say.
+    pub const NONE: Self = Self {
+        address: [0; 16],
+        tls_not_after_s: 0,
+        tls_cipher: 0,
+        pattern: NO_PATTERN,
+        redirects: 0,
+        attempt: 0,
+        body: BodyMatch::NotAsked,
+        step: 0,
+    };
+}
+
+/// What became of an endpoint's body patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum BodyMatch {
+    /// There are none.
+    NotAsked = 0,
+    /// All of `body_match` were found, and none of `body_forbid`.
+    Matched = 1,
+    /// They were not.
+    NotMatched = 2,
+    /// The probe ended before there was a body to look at.
+    NotEvaluated = 3,
+    /// The body was cut off, by its limit or by a failure, before it was certain.
+    NoVerdict = 4,
+}
+
+impl BodyMatch {
+    /// As in the table `body_matches`, in JSON and on screen.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotAsked => "not_asked",
+            Self::Matched => "matched",
+            Self::NotMatched => "not_matched",
+            Self::NotEvaluated => "not_evaluated",
+            Self::NoVerdict => "no_verdict",
+        }
+    }
+
+    /// All of them, for the lookup table.
+    pub const ALL: [Self; 5] =
+        [Self::NotAsked, Self::Matched, Self::NotMatched, Self::NotEvaluated, Self::NoVerdict];
+}
 
 /// The phases of a probe, µs. Names follow blackbox_exporter's `probe_http_duration_seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +266,12 @@ codes! {
         TlsProtocol = 33 "tls_protocol",
         /// The handshake did not end in time.
         TlsTimeout = 34 "tls_timeout",
+        /// The certificate is not valid yet.
+        TlsNotYetValid = 35 "tls_not_yet_valid",
+        /// A certificate of the chain is broken, revoked, or may not be used like this.
+        TlsChain = 36 "tls_chain",
+        /// The origin ended the handshake with an alert.
+        TlsAlert = 37 "tls_alert",
         /// The request could not be sent.
         SendFailed = 40 "send_failed",
         /// No first byte in time.
@@ -199,6 +284,8 @@ codes! {
         ClosedEarly = 44 "closed_early",
         /// The origin reset the connection.
         Reset = 45 "reset",
+        /// Too long nothing came, in the middle of a response.
+        IdleTimeout = 46 "idle_timeout",
         /// What came is not an HTTP/1.x response.
         MalformedResponse = 50 "malformed_response",
         /// The head is over its limit in bytes or fields.
@@ -213,10 +300,26 @@ codes! {
         BodyMismatch = 61 "body_mismatch",
         /// The body contains what it must not.
         BodyForbidden = 62 "body_forbidden",
+        /// The body was cut off by its limit before the patterns were certain.
+        BodyNoVerdict = 63 "body_no_verdict",
+        /// A field of the head is not as expected.
+        HeaderMismatch = 64 "header_mismatch",
+        /// All was well, and took longer than expected.
+        TooSlow = 65 "too_slow",
+        /// Another version of HTTP than expected.
+        VersionUnexpected = 66 "version_unexpected",
+        /// The certificate is about to expire.
+        CertExpiring = 67 "cert_expiring",
+        /// It was expected to be down, and is up.
+        UpUnexpected = 68 "up_unexpected",
         /// More redirects than allowed.
         TooManyRedirects = 70 "too_many_redirects",
         /// A redirect that is not followed, for safety.
         RedirectBlocked = 71 "redirect_blocked",
+        /// A redirect to where we have been.
+        RedirectLoop = 72 "redirect_loop",
+        /// A redirect to nowhere: no or no usable `Location`.
+        RedirectInvalid = 73 "redirect_invalid",
         /// The address is not allowed to be probed.
         PolicyBlocked = 80 "policy_blocked",
     }
@@ -231,13 +334,17 @@ codes! {
         InflightLimit = 201 "inflight_limit",
         /// The shard came to the slot only when the next one was already due.
         Late = 202 "late",
+        /// As many probes were in flight to this address, or in this second, as may be.
+        OriginLimit = 203 "origin_limit",
+        /// The agent's own delay was over its budget, and this endpoint was shed.
+        Overload = 204 "overload",
     }
 }
 
 /// How a sample came about, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Flags(pub i16);
+pub struct Flags(pub i32);
 
 impl Flags {
     /// The endpoint asks for a reused connection (else: fresh).
@@ -248,9 +355,32 @@ impl Flags {
     pub const CENSORED: Self = Self(1 << 2);
     /// No kernel timestamp was had for a phase's end; user-space time stands in for it.
     pub const USER_TIME: Self = Self(1 << 3);
+    /// The probe's last connection was TLS,
+    pub const TLS: Self = Self(1 << 4);
+    /// whose handshake resumed a session (else: a full handshake).
+    pub const TLS_RESUMED: Self = Self(1 << 5);
+    /// The address came from an answer of DNS past its time to live, for want of a newer one.
+    pub const DNS_STALE: Self = Self(1 << 6);
+    /// The probe waited for DNS: its resolve phase is not that of a cache.
+    pub const DNS_ASKED: Self = Self(1 << 7);
+    /// Reading stopped as soon as the verdict was certain: transfer and sizes are lower bounds.
+    pub const STOPPED: Self = Self(1 << 8);
+    /// The agent's delay is over budget: the larger of 1 ms and a tenth of the total.
+    pub const TAINTED: Self = Self(1 << 9);
 
     /// Their names, lowest bit first.
-    pub const NAMES: [&'static str; 4] = ["reuse", "reused", "censored", "user_time"];
+    pub const NAMES: [&'static str; 10] = [
+        "reuse",
+        "reused",
+        "censored",
+        "user_time",
+        "tls",
+        "tls_resumed",
+        "dns_stale",
+        "dns_asked",
+        "stopped",
+        "tainted",
+    ];
 
     /// Both sets of bits.
     #[must_use]
@@ -283,6 +413,7 @@ impl Sample {
             outcome: Outcome::Missed,
             reason: reason.code(),
             flags,
+            detail: Detail::NONE,
         }
     }
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use ringprobe::clock::{Micros, Wall};
 use ringprobe::endpoint::{Draft, Endpoint};
-use ringprobe::sample::{EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
+use ringprobe::sample::{Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
 use ringprobe::writer::{Snapshot, Store, StoreState, StoreUrl, Upserted, WriterOptions, block_on};
 
 use support::cluster::Cluster;
@@ -283,7 +283,8 @@ fn extreme(random: &mut Random, unique: i32) -> Sample {
         status: small(random),
         outcome: Outcome::ALL[random.index(3)],
         reason: small(random),
-        flags: Flags(small(random)),
+        flags: Flags(int(random)),
+        detail: Detail::NONE,
     }
 }
 
@@ -293,7 +294,8 @@ fn columns(sample: &Sample) -> Vec<String> {
     values.extend(
         [sample.total_us, sample.agent_us, sample.bytes_in, sample.bytes_out, sample.cpu_ns].map(i64::from),
     );
-    values.extend([sample.status, sample.outcome as i16, sample.reason, sample.flags.0].map(i64::from));
+    values.extend([sample.status, sample.outcome as i16, sample.reason].map(i64::from));
+    values.push(sample.flags.0.into());
     values.iter().map(i64::to_string).collect()
 }
 

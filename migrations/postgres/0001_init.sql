@@ -118,7 +118,7 @@ CREATE TABLE metrics (
     status        smallint NOT NULL,
     outcome       smallint NOT NULL,
     failure       smallint NOT NULL,
-    flags         smallint NOT NULL
+    flags         integer NOT NULL
 ) PARTITION BY RANGE (ts);
 
 -- Rows arrive in order of time, so block ranges find them at a thousandth of a B-tree's size and cost. The

@@ -21,8 +21,10 @@
 //! linear in the bytes; after an anomaly of any sort the connection is not reusable.
 
 pub mod body;
+pub mod coding;
 pub mod head;
 pub mod invariants;
+pub mod redirect;
 pub mod request;
 
 #[cfg(test)]

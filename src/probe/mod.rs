@@ -27,7 +27,7 @@ pub use plan::{Plan, Resolve};
 
 use crate::clock::{Micros, Mono, Wall};
 use crate::http::{Progress, Response};
-use crate::sample::{ABSENT, EndpointId, Failure, Flags, Outcome, Phases, Sample, clamp_us};
+use crate::sample::{ABSENT, Detail, EndpointId, Failure, Flags, Outcome, Phases, Sample, clamp_us};
 
 /// A probe in flight.
 #[derive(Debug)]
@@ -238,6 +238,7 @@ impl Probe {
             outcome: if verdict.failure.is_some() { Outcome::Down } else { Outcome::Up },
             reason: verdict.failure.map_or(0, Failure::code),
             flags: self.flags,
+            detail: Detail::NONE,
         }
     }
 
@@ -335,5 +336,6 @@ pub fn unresolved_sample(
         outcome: Outcome::Down,
         reason: failure.code(),
         flags: plan.flags(),
+        detail: Detail::NONE,
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! header   "PGCOPY\n\xff\r\n\0"  flags: u32 = 0  extension length: u32 = 0            19 bytes
-//! row      fields: i16 = 17      17 x (length: i32, value)                           134 bytes each
+//! row      fields: i16 = 17      17 x (length: i32, value)                           136 bytes each
 //! trailer  -1: i16                                                                     2 bytes
 //! ```
 //!
@@ -42,11 +42,11 @@ pub const COLUMNS: [&str; 17] = [
     "flags",
 ];
 
-/// Their widths in bytes: `timestamptz`, 12 x `integer`, 4 x `smallint`.
-const WIDTHS: [u8; 17] = [8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2];
+/// Their widths in bytes: `timestamptz`, 13 x `integer`, 3 x `smallint`.
+const WIDTHS: [u8; 17] = [8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 4];
 
 /// Bytes of one row on the wire.
-pub const ROW_BYTES: usize = 2 + 17 * 4 + size_of::<Sample>();
+pub const ROW_BYTES: usize = 2 + 17 * 4 + 66;
 
 /// What precedes the first row.
 const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -130,7 +130,7 @@ fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
 mod tests {
     use super::*;
     use crate::clock::Wall;
-    use crate::sample::{EndpointId, Failure, Flags, Outcome, Phases};
+    use crate::sample::{Detail, EndpointId, Failure, Flags, Outcome, Phases};
 
     const SAMPLE: Sample = Sample {
         ts: Wall(EPOCH_US + 0x0102_0304_0506_0708),
@@ -146,6 +146,7 @@ mod tests {
         outcome: Outcome::Down,
         reason: Failure::StatusUnexpected.code(),
         flags: Flags(-1),
+        detail: Detail::NONE,
     };
 
     fn stream(rows: &[Sample]) -> Vec<u8> {

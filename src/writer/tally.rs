@@ -238,7 +238,7 @@ impl Distribution {
 mod tests {
     use super::*;
     use crate::clock::{Micros, Wall};
-    use crate::sample::{EndpointId, Flags, Phases};
+    use crate::sample::{Detail, EndpointId, Flags, Phases};
 
     fn probed(total_us: i32, failure: Option<Failure>) -> Sample {
         let phases = Phases { connect_us: 1, processing_us: total_us - 2, transfer_us: 1, ..Phases::NONE };
@@ -250,6 +250,7 @@ mod tests {
             bytes_out: 50,
             outcome: if failure.is_some() { Outcome::Down } else { Outcome::Up },
             reason: failure.map_or(0, Failure::code),
+            detail: Detail::NONE,
             ..missed(total_us)
         }
     }

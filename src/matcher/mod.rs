@@ -1,0 +1,1 @@
+//! Body patterns: compiled once into small tables, walked while the body streams.

@@ -1,0 +1,1 @@
+//! TLS without I/O: client configurations, sessions, certificate facts and failure classes.
