@@ -14,36 +14,68 @@
 //! lengths that contradict each other or are not plain digits (curl takes one of them, or the digits that
 //! lead) and `chunked` said twice; a prober that guesses where a body ends reports the wrong one.
 //!
-//! Out of scope: the values of other fields; what a status means for the body (`super::Response`).
+//! Besides what frames the rest, a head is asked for what a probe may want to know of it: the charset, where a
+//! redirect leads, how the content is coded, and whether the fields are as an endpoint expects
+//! ([`super::wanted`]). What most heads lack is boxed, so that an ordinary one that comes whole allocates nothing.
+//!
+//! Out of scope: what a status means for the body (`super::Response`); reading the values that are kept
+//! (`super::redirect`, `super::coding`).
 //!
 //! Invariants: the verdict does not depend on the cut, and after the first 13 bytes it is certain that the
 //! other side speaks HTTP/1, so that an SSH banner fails at its first byte and not after `HEAD_BYTES_MAX`.
 
 use std::mem::MaybeUninit;
 
+use encoding_rs::Encoding;
 use httparse::{Header, ParserConfig, Status};
 
 use super::body::Framing;
-use crate::config::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
+use super::wanted::Wanted;
+use crate::config::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX, URL_BYTES_MAX};
 use crate::sample::Failure;
 
+/// Bytes of a `Location` that are kept: one more than are ever followed, so that who reads it can tell.
+pub const LOCATION_BYTES_MAX: usize = URL_BYTES_MAX + 1;
+
 /// What of a head matters for what follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// 100 to 999.
     pub status: u16,
+    /// 0 or 1, of HTTP/1.
+    pub minor_version: u8,
     /// How the body is delimited, if the request and the status let there be one.
     pub framing: Framing,
     /// Whether version and `Connection` fields let the connection live on.
     pub keep_alive: bool,
     /// Whether something was accepted that two parsers might read in two ways.
     pub anomaly: bool,
+    /// The charset that `Content-Type` names, if it is one that is known (by any of its labels).
+    pub charset: Option<&'static Encoding>,
+    /// What most heads lack; never of an interim response.
+    pub notable: Option<Box<Notable>>,
+    /// The first of the wanted fields that is not as it should be; never of an interim response.
+    pub unmet: Option<u8>,
+}
+
+/// What most heads lack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notable {
+    /// The first `Location` (as curl), if the status is 3xx; cut to [`LOCATION_BYTES_MAX`].
+    pub location: Option<Box<[u8]>>,
+    /// The `Content-Encoding` fields, joined by commas (RFC 9110, section 5.2).
+    pub content_encoding: Option<Box<[u8]>>,
 }
 
 /// Finds the end of a head in bytes that come in any cut.
 #[derive(Debug, Default)]
 pub struct HeadReader {
-    /// The head so far, if it did not come whole.
+    /// The head so far, if it did not come whole; boxed, because nearly every head does.
+    gathered: Option<Box<Gathered>>,
+}
+
+#[derive(Debug)]
+struct Gathered {
     buffer: Vec<u8>,
     place: Place,
 }
@@ -61,79 +93,97 @@ impl HeadReader {
     /// A reader that has seen nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { buffer: Vec::new(), place: Place::InLine }
+        Self { gathered: None }
     }
 
     /// Takes the next bytes. Gives the head, once it is whole, and how many of *these* bytes belong to it;
     /// the reader is then ready for another head.
-    pub fn feed(&mut self, input: &[u8]) -> Result<Option<(Head, usize)>, Failure> {
-        if self.buffer.is_empty() { self.feed_first(input) } else { self.feed_more(input) }
+    pub fn feed(&mut self, input: &[u8], wanted: Option<&Wanted>) -> Result<Option<(Head, usize)>, Failure> {
+        match self.gathered.take() {
+            None => self.feed_first(input, wanted),
+            Some(gathered) => self.feed_more(gathered, input, wanted),
+        }
     }
 
     /// The origin closed inside the head: why that is a failure, and which.
     #[must_use]
     pub fn eof(&self) -> Failure {
-        match parse(&self.buffer) {
+        let bytes = self.gathered.as_ref().map_or(&[][..], |gathered| &gathered.buffer);
+        match parse(bytes, None) {
             Err(failure) => failure,
             Ok(_) => Failure::ClosedEarly,
         }
     }
 
-    fn feed_first(&mut self, input: &[u8]) -> Result<Option<(Head, usize)>, Failure> {
+    fn feed_first(
+        &mut self,
+        input: &[u8],
+        wanted: Option<&Wanted>,
+    ) -> Result<Option<(Head, usize)>, Failure> {
         let bounded = &input[..input.len().min(HEAD_BYTES_MAX)];
-        if let Some(found) = parse(bounded)? {
+        if let Some(found) = parse(bounded, wanted)? {
             return Ok(Some(found));
         }
         if bounded.len() == HEAD_BYTES_MAX {
             return Err(Failure::HeadTooLarge);
         }
-        self.place = Place::InLine;
-        let end = self.scan(bounded);
-        debug_assert!(end.is_none(), "what the tokeniser calls partial has no end");
-        self.buffer.extend_from_slice(bounded);
+        if !bounded.is_empty() {
+            let mut place = Place::default();
+            let end = place.scan(bounded);
+            debug_assert!(end.is_none(), "what the tokeniser calls partial has no end");
+            self.gathered = Some(Box::new(Gathered { buffer: bounded.to_vec(), place }));
+        }
         Ok(None)
     }
 
-    fn feed_more(&mut self, input: &[u8]) -> Result<Option<(Head, usize)>, Failure> {
-        let gathered_bytes = self.buffer.len();
-        let bounded = &input[..input.len().min(HEAD_BYTES_MAX - gathered_bytes)];
-        let end = self.scan(bounded);
+    fn feed_more(
+        &mut self,
+        mut gathered: Box<Gathered>,
+        input: &[u8],
+        wanted: Option<&Wanted>,
+    ) -> Result<Option<(Head, usize)>, Failure> {
+        let Gathered { buffer, place } = &mut *gathered;
+        let before_bytes = buffer.len();
+        let bounded = &input[..input.len().min(HEAD_BYTES_MAX - before_bytes)];
+        let end = place.scan(bounded);
         let taken = end.unwrap_or(bounded.len());
-        self.buffer.extend_from_slice(&bounded[..taken]);
+        buffer.extend_from_slice(&bounded[..taken]);
 
-        if gathered_bytes < STATUS_LINE_PATTERN.len() && !may_be_status_line(&self.buffer) {
+        if before_bytes < STATUS_LINE_PATTERN.len() && !may_be_status_line(buffer) {
             return Err(Failure::MalformedResponse);
         }
         if end.is_some() {
-            let buffer = std::mem::take(&mut self.buffer);
-            let (head, head_bytes) = parse(&buffer)?.ok_or(Failure::MalformedResponse)?;
+            let (head, head_bytes) = parse(buffer, wanted)?.ok_or(Failure::MalformedResponse)?;
             debug_assert_eq!(head_bytes, buffer.len(), "scan and tokeniser agree on the end");
             return Ok(Some((head, taken)));
         }
-        if self.buffer.len() == HEAD_BYTES_MAX {
+        if buffer.len() == HEAD_BYTES_MAX {
             // As if it had come in one piece: garbage before the limit is garbage.
-            return Err(parse(&self.buffer).err().unwrap_or(Failure::HeadTooLarge));
+            return Err(parse(buffer, None).err().unwrap_or(Failure::HeadTooLarge));
         }
+        self.gathered = Some(gathered);
         Ok(None)
     }
+}
 
+impl Place {
     /// Looks for the empty line from where the last scan ended; gives the offset behind it.
     fn scan(&mut self, input: &[u8]) -> Option<usize> {
         #[cfg(test)]
         work::SCANNED_BYTES.with(|bytes| bytes.set(bytes.get() + input.len()));
         let mut at = 0;
         loop {
-            if self.place == Place::InLine {
+            if *self == Self::InLine {
                 at += input[at..].iter().position(|byte| *byte == b'\n')? + 1;
-                self.place = Place::LineStart;
+                *self = Self::LineStart;
             }
-            match (self.place, *input.get(at)?) {
+            match (*self, *input.get(at)?) {
                 (_, b'\n') => return Some(at + 1),
-                (Place::LineStart, b'\r') => {
-                    self.place = Place::LineStartCr;
+                (Self::LineStart, b'\r') => {
+                    *self = Self::LineStartCr;
                     at += 1;
                 }
-                _ => self.place = Place::InLine,
+                _ => *self = Self::InLine,
             }
         }
     }
@@ -155,7 +205,7 @@ fn may_be_status_line(bytes: &[u8]) -> bool {
 }
 
 /// Parses the head at the front of `bytes`, and says how long it is; `None` if it does not end there.
-fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Failure> {
+fn parse(bytes: &[u8], wanted: Option<&Wanted>) -> Result<Option<(Head, usize)>, Failure> {
     #[cfg(test)]
     work::PARSES.with(|parses| parses.set(parses.get() + 1));
     // The tokeniser would skip empty lines.
@@ -172,7 +222,10 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Failure> {
             let (Some(minor_version), Some(status)) = (response.version, response.code) else {
                 return Err(Failure::MalformedResponse);
             };
-            let head = reduce(bytes, minor_version, status, response.headers)?;
+            let mut head = reduce(bytes, minor_version, status, response.headers)?;
+            if let (Some(wanted), 200..) = (wanted, status) {
+                head.unmet = wanted.first_unmet(response.headers);
+            }
             Ok(Some((head, head_bytes)))
         }
         Ok(Status::Partial) if may_be_status_line(bytes) => Ok(None),
@@ -190,8 +243,26 @@ fn reduce(bytes: &[u8], minor_version: u8, status: u16, fields: &[Header<'_>]) -
     let mut coding = TransferCoding::default();
     let mut connection = Connection::default();
     let mut anomaly = false;
+    let mut charset = None;
+    let mut notable = None;
     for field in fields {
         match field.name.len() {
+            8 if matches!(status, 300..=399) && is_name(field.name, "Location") => {
+                let kept = &field.value[..field.value.len().min(LOCATION_BYTES_MAX)];
+                notable
+                    .get_or_insert_with(Box::<Notable>::default)
+                    .location
+                    .get_or_insert_with(|| kept.into());
+                continue;
+            }
+            12 if is_name(field.name, "Content-Type") => {
+                charset = charset.or_else(|| charset_of(field.value));
+                continue;
+            }
+            16 if status >= 200 && is_name(field.name, "Content-Encoding") => {
+                notable.get_or_insert_with(Box::<Notable>::default).add_content_encoding(field.value);
+                continue;
+            }
             10 if is_name(field.name, "Connection") => connection.add(field.value),
             14 if is_name(field.name, "Content-Length") => {
                 length = Some(content_length(field.value, length)?);
@@ -212,7 +283,56 @@ fn reduce(bytes: &[u8], minor_version: u8, status: u16, fields: &[Header<'_>]) -
     let plainly_chunked = coding.last == Coding::Chunked && coding.codings_count == 1;
     anomaly |= coding.present && !(plainly_chunked && length.is_none() && minor_version == 1);
     let keep_alive = !connection.close && (minor_version == 1 || connection.keep_alive);
-    Ok(Head { status, framing, keep_alive, anomaly })
+    Ok(Head { status, minor_version, framing, keep_alive, anomaly, charset, notable, unmet: None })
+}
+
+impl Notable {
+    fn add_content_encoding(&mut self, value: &[u8]) {
+        self.content_encoding = Some(match self.content_encoding.take() {
+            None => value.into(),
+            Some(before) => [&before, &b", "[..], value].concat().into(),
+        });
+    }
+}
+
+/// The charset parameter of a media type (RFC 9110, section 8.3.2), if the label is known.
+fn charset_of(media_type: &[u8]) -> Option<&'static Encoding> {
+    let mut rest = media_type;
+    while let Some(parameter) = next_parameter(&mut rest) {
+        let Some(equals) = parameter.iter().position(|byte| *byte == b'=') else { continue };
+        let (name, value) = (parameter[..equals].trim_ascii(), parameter[equals + 1..].trim_ascii());
+        if !name.eq_ignore_ascii_case(b"charset") {
+            continue;
+        }
+        let label = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        return if label.eq_ignore_ascii_case(b"utf-8") {
+            Some(encoding_rs::UTF_8) // As nearly all but a few say.
+        } else {
+            Encoding::for_label(label)
+        };
+    }
+    None
+}
+
+/// Cuts the next parameter off the front of a media type; a semicolon in quotes ends none.
+fn next_parameter<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let mut quoted = false;
+    let mut escaped = false;
+    let mut ends = rest.iter().enumerate().filter_map(|(at, byte)| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b';' if !quoted => return Some(at),
+            _ => {}
+        }
+        None
+    });
+    let start = ends.next()? + 1;
+    let end = ends.next().unwrap_or(rest.len());
+    let parameter = &rest[start..end];
+    *rest = &rest[end..];
+    Some(parameter)
 }
 
 /// Compares names in any case; first in the usual one, which is a comparison of words and not of bytes.

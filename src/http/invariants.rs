@@ -4,6 +4,7 @@
 //! It lives in the library, and not in a test, because the fuzz crate links to it; the program does not call
 //! it, so it is not in there.
 
+use super::head::LOCATION_BYTES_MAX;
 use super::{Progress, Response};
 use crate::config::BODY_BYTES_MAX;
 use crate::sample::Failure;
@@ -17,12 +18,27 @@ pub struct Verdict {
     pub status: Option<u16>,
     /// Whether, after the last byte fed and before the close, the connection could have been used again.
     pub reusable: bool,
+    /// What else the head said.
+    pub head: Option<Said>,
     /// Every payload byte.
     pub payload: Vec<u8>,
     /// Bytes fed up to the end of the response; all of them if that was the close, or never.
     pub consumed_bytes: usize,
     /// Bytes fed when a failure was certain; `None` if it took the close, or if there was none.
     pub failed_at_byte: Option<usize>,
+}
+
+/// What a final head said besides status and framing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// 0 or 1.
+    pub minor_version: u8,
+    /// Of `Content-Type`, by the name that the encoding standard has for it.
+    pub charset: Option<&'static str>,
+    /// Where a redirect leads.
+    pub location: Option<Vec<u8>>,
+    /// The codings of the content.
+    pub content_encoding: Option<Vec<u8>>,
 }
 
 /// How a response ended well.
@@ -36,6 +52,30 @@ pub enum End {
 
 /// Feeds `pieces` in order, then the close, and asserts at every step what must hold for any bytes.
 pub fn run<'a>(head_request: bool, pieces: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
+    run_with(head_request, pieces, |response, piece, payload| {
+        response.feed(piece, &mut |part: &[u8]| payload(part))
+    })
+}
+
+/// As [`run`], but each piece is fed to the head first, and what that leaves to the body.
+pub fn run_head_apart<'a>(head_request: bool, pieces: impl IntoIterator<Item = &'a [u8]>) -> Verdict {
+    run_with(head_request, pieces, |response, piece, payload| {
+        let whole_before = response.status().is_some();
+        let head_bytes = response.feed_head(piece)?;
+        assert!(!whole_before || head_bytes == 0, "a head that is whole takes nothing");
+        assert!(response.status().is_some() || head_bytes == piece.len(), "an unfinished head takes all");
+        match response.feed(&piece[head_bytes..], &mut |part: &[u8]| payload(part))? {
+            Progress::Complete { consumed } => Ok(Progress::Complete { consumed: head_bytes + consumed }),
+            Progress::More => Ok(Progress::More),
+        }
+    })
+}
+
+fn run_with<'a>(
+    head_request: bool,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    mut feed: impl FnMut(&mut Response, &[u8], &mut dyn FnMut(&[u8])) -> Result<Progress, Failure>,
+) -> Verdict {
     let mut response = Response::new(head_request);
     let mut payload = Vec::new();
     let mut fed_bytes = 0;
@@ -43,7 +83,7 @@ pub fn run<'a>(head_request: bool, pieces: impl IntoIterator<Item = &'a [u8]>) -
     let mut failed_at_byte = None;
     for piece in pieces {
         let before = payload.len();
-        let result = response.feed(piece, &mut |part: &[u8]| {
+        let result = feed(&mut response, piece, &mut |part: &[u8]| {
             assert!(!part.is_empty(), "no empty payload");
             assert!(piece.as_ptr_range().contains(&part.as_ptr()), "payload is a slice of the input");
             payload.extend_from_slice(part);
@@ -81,7 +121,19 @@ pub fn run<'a>(head_request: bool, pieces: impl IntoIterator<Item = &'a [u8]>) -
     assert!(!response.reusable(), "a closed connection is not reusable");
     assert!(end.is_err() || response.status().is_some(), "who ends well has a status");
     let consumed_bytes = ended_at.unwrap_or(fed_bytes);
-    Verdict { end, status: response.status(), reusable, payload, consumed_bytes, failed_at_byte }
+    let head = response.minor_version().map(|minor_version| Said {
+        minor_version,
+        charset: response.charset().map(encoding_rs::Encoding::name),
+        location: response.location().map(<[u8]>::to_vec),
+        content_encoding: response.content_encoding().map(<[u8]>::to_vec),
+    });
+    assert_eq!(head.is_some(), response.status().is_some(), "a status comes with its version");
+    if let Some(Said { minor_version, location, .. }) = &head {
+        assert!(*minor_version <= 1, "the version is one that we speak");
+        assert!(location.is_none() || matches!(response.status(), Some(300..=399)), "only 3xx lead on");
+        assert!(location.as_ref().is_none_or(|it| it.len() <= LOCATION_BYTES_MAX), "location is bounded");
+    }
+    Verdict { end, status: response.status(), reusable, head, payload, consumed_bytes, failed_at_byte }
 }
 
 /// Checks arbitrary bytes: the first says what the request was, the second seeds the cuts, the rest is what
@@ -93,6 +145,7 @@ pub fn check(data: &[u8]) {
     assert_same(&whole, &run(head_request, stream.chunks(1)));
     let mut random = u64::from(*seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     assert_same(&whole, &run(head_request, random_cuts(stream, &mut random)));
+    assert_same(&whole, &run_head_apart(head_request, random_cuts(stream, &mut random)));
 }
 
 /// Asserts that two cuts of the same bytes led to the same verdict. How early a failure is certain may

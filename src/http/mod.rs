@@ -13,8 +13,12 @@
 //! ```
 //!
 //! In scope: HTTP/1.0 and 1.1, interim responses, HEAD, 204 and 304, every framing of RFC 9112 section 6.3.
-//! Out of scope: time (the probe's phases are taken by who knows when bytes came), content codings,
-//! redirects, upgrades (a 101 that was not asked for is malformed).
+//! The head says more than where the body ends: where a redirect leads ([`redirect`] follows it), how the content
+//! is coded ([`coding`] decodes it), and whether its fields are as expected ([`wanted`]). Who must know that
+//! before the first byte of payload comes uses [`Response::feed_head`].
+//!
+//! Out of scope: time (the probe's phases are taken by who knows when bytes came), upgrades (a 101 that was not
+//! asked for is malformed).
 //!
 //! Invariants, which the tests and the fuzz target check on arbitrary bytes ([`invariants`]): nothing
 //! panics; what comes out does not depend on the cuts; payload never exceeds what was announced; work is
@@ -26,12 +30,17 @@ pub mod head;
 pub mod invariants;
 pub mod redirect;
 pub mod request;
+pub mod wanted;
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use body::{Body, Framing};
-use head::{Head, HeadReader};
+use encoding_rs::Encoding;
+use head::{Head, HeadReader, Notable};
+use wanted::Wanted;
 
 use crate::config::INTERIM_RESPONSES_MAX;
 use crate::sample::Failure;
@@ -40,9 +49,14 @@ use crate::sample::Failure;
 #[derive(Debug)]
 pub struct Response {
     head: HeadReader,
+    wanted: Option<Arc<Wanted>>,
     body: Body,
+    charset: Option<&'static Encoding>,
+    notable: Option<Box<Notable>>,
     /// Of the final head; 0 before.
     status: u16,
+    minor_version: u8,
+    unmet: Option<u8>,
     stage: Stage,
     interim_count: u8,
     head_request: bool,
@@ -79,10 +93,21 @@ impl Response {
     /// A response of which nothing has come; `head_request` says that it answers a HEAD, and has no body.
     #[must_use]
     pub const fn new(head_request: bool) -> Self {
+        Self::expecting(head_request, None)
+    }
+
+    /// As [`Self::new`], with fields that the head is asked for: [`Self::unmet`] says what came of it.
+    #[must_use]
+    pub const fn expecting(head_request: bool, wanted: Option<Arc<Wanted>>) -> Self {
         Self {
             head: HeadReader::new(),
+            wanted,
             body: Body::EMPTY,
+            charset: None,
+            notable: None,
             status: 0,
+            minor_version: 0,
+            unmet: None,
             stage: Stage::Head,
             interim_count: 0,
             head_request,
@@ -104,6 +129,19 @@ impl Response {
                 self.anomaly |= consumed < input.len();
             }
             Err(failure) => self.stage = Stage::Failed(failure),
+        }
+        result
+    }
+
+    /// Takes bytes up to the end of the final head, and none behind it; says how many that were. They are all,
+    /// and [`Self::status`] is still `None`, if there is more of the head to come.
+    ///
+    /// For who must look at the head before the body comes. What is left of `input`, be it nothing, is for
+    /// [`Self::feed`], which alone says that the response is complete. Takes nothing once the head is whole.
+    pub fn feed_head(&mut self, input: &[u8]) -> Result<usize, Failure> {
+        let result = self.advance_head(input);
+        if let Err(failure) = result {
+            self.stage = Stage::Failed(failure);
         }
         result
     }
@@ -134,6 +172,40 @@ impl Response {
         }
     }
 
+    /// 0 or 1 of HTTP/1.0 or HTTP/1.1, as the final response says; known when the status is.
+    #[must_use]
+    pub const fn minor_version(&self) -> Option<u8> {
+        match self.status {
+            0 => None,
+            _ => Some(self.minor_version),
+        }
+    }
+
+    /// The charset that the final response's `Content-Type` names, if it names one that is known.
+    #[must_use]
+    pub const fn charset(&self) -> Option<&'static Encoding> {
+        self.charset
+    }
+
+    /// The first `Location` of a final response whose status is 3xx, as it came; cut to
+    /// [`head::LOCATION_BYTES_MAX`], which is more than [`redirect::follow`] accepts.
+    #[must_use]
+    pub fn location(&self) -> Option<&[u8]> {
+        self.notable.as_ref()?.location.as_deref()
+    }
+
+    /// The `Content-Encoding` fields of the final response, joined by commas.
+    #[must_use]
+    pub fn content_encoding(&self) -> Option<&[u8]> {
+        self.notable.as_ref()?.content_encoding.as_deref()
+    }
+
+    /// Which of the wanted fields is the first that is not as it should be, once the head is whole.
+    #[must_use]
+    pub const fn unmet(&self) -> Option<u8> {
+        self.unmet
+    }
+
     /// Whether the connection may carry another request: the response is complete, its end was announced,
     /// both sides keep the connection, and nothing odd was seen.
     #[must_use]
@@ -148,19 +220,12 @@ impl Response {
     }
 
     fn advance(&mut self, input: &[u8], payload: &mut impl FnMut(&[u8])) -> Result<Progress, Failure> {
-        match self.stage {
-            Stage::Head => {}
-            Stage::Body => return self.body.feed(input, payload),
-            Stage::Complete => return Ok(Progress::Complete { consumed: 0 }),
-            Stage::Failed(failure) => return Err(failure),
+        if self.stage == Stage::Complete {
+            return Ok(Progress::Complete { consumed: 0 });
         }
-        let mut head_bytes = 0;
-        while self.stage == Stage::Head {
-            let Some((head, consumed)) = self.head.feed(&input[head_bytes..])? else {
-                return Ok(Progress::More);
-            };
-            head_bytes += consumed;
-            self.head_ends(&head)?;
+        let head_bytes = self.advance_head(input)?;
+        if self.stage == Stage::Head {
+            return Ok(Progress::More);
         }
         Ok(match self.body.feed(&input[head_bytes..], payload)? {
             Progress::More => Progress::More,
@@ -168,7 +233,22 @@ impl Response {
         })
     }
 
-    fn head_ends(&mut self, head: &Head) -> Result<(), Failure> {
+    fn advance_head(&mut self, input: &[u8]) -> Result<usize, Failure> {
+        if let Stage::Failed(failure) = self.stage {
+            return Err(failure);
+        }
+        let mut head_bytes = 0;
+        while self.stage == Stage::Head {
+            let Some((head, consumed)) = self.head.feed(&input[head_bytes..], self.wanted.as_deref())? else {
+                return Ok(input.len());
+            };
+            head_bytes += consumed;
+            self.head_ends(head)?;
+        }
+        Ok(head_bytes)
+    }
+
+    fn head_ends(&mut self, head: Head) -> Result<(), Failure> {
         self.keep_alive &= head.keep_alive;
         self.anomaly |= head.anomaly;
         let interim = head.status < 200;
@@ -184,6 +264,10 @@ impl Response {
             return Ok(());
         }
         self.status = head.status;
+        self.minor_version = head.minor_version;
+        self.charset = head.charset;
+        self.notable = head.notable;
+        self.unmet = head.unmet;
         self.stage = Stage::Body;
         let bodiless = self.head_request || matches!(head.status, 204 | 304);
         let framing = if bodiless { Framing::Length(0) } else { head.framing };
