@@ -1,1 +1,0 @@
-//! TLS without I/O: client configurations, sessions, certificate facts and failure classes.
