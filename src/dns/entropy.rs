@@ -1,0 +1,60 @@
+//! Numbers that a forger must not be able to guess: the ids of queries.
+//!
+//! An answer is believed if its id and question are ours and it came from the server's address to our port. The
+//! port is the kernel's choice; the id is 16 bits from here (RFC 5452). A core asks nobody for randomness: it is
+//! given an [`Entropy`].
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+
+/// A source of numbers.
+pub struct Entropy(Box<dyn FnMut() -> u64 + Send>);
+
+impl Entropy {
+    /// Any source.
+    pub fn new(source: impl FnMut() -> u64 + Send + 'static) -> Self {
+        Self(Box::new(source))
+    }
+
+    /// Unpredictable: SipHash of a counter, under a key of 128 bits that the standard library has drawn from the
+    /// system.
+    #[must_use]
+    pub fn unpredictable() -> Self {
+        let key = RandomState::new();
+        let mut count = 0_u64;
+        Self::new(move || {
+            count += 1;
+            key.hash_one(count)
+        })
+    }
+
+    /// Numbers that a seed repeats, for tests and simulation (splitmix64).
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        let mut state = seed;
+        Self::new(move || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ mixed >> 31
+        })
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        (self.0)()
+    }
+
+    /// The next id of a query.
+    #[expect(clippy::cast_possible_truncation, reason = "16 of 64 random bits are random")]
+    pub fn id(&mut self) -> u16 {
+        (self.next() >> 48) as u16
+    }
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy")
+    }
+}
