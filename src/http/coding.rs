@@ -1,1 +1,829 @@
 //! Content codings, decoded while they stream.
+//!
+//! [`Decoder`] is told what `Content-Encoding` says and is fed payload in any cut; it hands out the content in
+//! slices of at most `DECODED_SLICE_BYTES`. Several codings are a chain, the last one named being the first undone:
+//!
+//! ```text
+//!   Content-Encoding: gzip, br
+//!   payload ─► br ─► gzip ─► content         each stage's output is bounded by the limit of the content
+//! ```
+//!
+//! In scope: `gzip` (and `x-gzip`) in any number of members (RFC 1952, section 2.2), `deflate` with its zlib wrapper
+//! and without (servers have sent both since 1997, and browsers and curl take both), `br`, `identity` (and curl's
+//! `none`). Checksums and lengths are verified; what stands behind the end of a stream is `decode_failed`, but for
+//! four bytes behind a raw deflate stream, which curl tolerates too.
+//!
+//! Who made a request without `Accept-Encoding` should make no decoder: like curl without `--compressed`, it then
+//! takes the payload as it is. With one, a coding that is none of these is `decode_failed` at the first byte of
+//! payload (curl: exit status 61), as are more than `CODINGS_MAX` of them; without payload (HEAD, 304) nothing is
+//! decoded, and nothing fails. Unlike curl, which calls a truncated stream whole, [`Decoder::finish`] does not.
+//!
+//! Out of scope: zstd and compress; dictionaries; transfer codings.
+//!
+//! Invariants: each stage hands out at most the limit, then fails with `body_too_large`, so that a bomb costs what a
+//! body of that size costs, times the stages; a failure is final; content does not depend on the cut. (Before a
+//! failure, br may hand out more or less of it; so where one stream is both broken and too large, either may be said.) Memory: 48 KiB per gzip or deflate stage; a window per br stage, which grows
+//! with what it has handed out, up to 16 MiB.
+
+use std::fmt;
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use flate2::{Crc, Decompress, FlushDecompress, Status};
+
+use crate::sample::Failure;
+
+/// Most codings around one content, as in curl: each multiplies what a byte on the wire may cost.
+pub const CODINGS_MAX: usize = 5;
+/// Longest slice of content handed out at once, and what each stage has on the stack.
+pub const DECODED_SLICE_BYTES: usize = 8 * 1024;
+
+/// Undoes the codings of one body.
+#[derive(Debug)]
+pub struct Decoder {
+    /// In the order of decoding.
+    stages: Vec<Stage>,
+    limit_bytes: u64,
+    content_bytes: u64,
+    failed: Option<Failure>,
+}
+
+/// One coding, and what has come out of it.
+#[derive(Debug)]
+struct Stage {
+    coding: Coding,
+    began: bool,
+    output: Output,
+}
+
+#[derive(Debug)]
+enum Coding {
+    Gzip(Box<Gzip>),
+    Deflate(Box<Deflate>),
+    Brotli(Box<Brotli>),
+    /// One that we do not know, or one too many.
+    Unknown,
+}
+
+/// Counts what a stage hands out.
+#[derive(Debug)]
+struct Output {
+    handed_out_bytes: u64,
+    limit_bytes: u64,
+}
+
+/// What takes the output of a stage: the next one.
+type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), Failure> + 'a;
+
+impl Decoder {
+    /// A decoder for a body whose `Content-Encoding` fields, joined by commas, say this (empty: no coding), and
+    /// whose content may have `limit_bytes`.
+    #[must_use]
+    pub fn new(content_encoding: &[u8], limit_bytes: u64) -> Self {
+        let mut stages = Vec::new();
+        let names = content_encoding.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        for name in names.filter(|name| !name.is_empty()) {
+            let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            let coding = match () {
+                () if is("identity") || is("none") => continue,
+                () if stages.len() == CODINGS_MAX => Coding::Unknown,
+                () if is("gzip") || is("x-gzip") => Coding::Gzip(Box::default()),
+                () if is("deflate") => Coding::Deflate(Box::default()),
+                () if is("br") => Coding::Brotli(Box::default()),
+                () => Coding::Unknown,
+            };
+            let output = Output { handed_out_bytes: 0, limit_bytes };
+            let hopeless = matches!(coding, Coding::Unknown);
+            if hopeless {
+                stages.clear(); // Whatever the others are.
+            }
+            stages.push(Stage { coding, began: false, output });
+            if hopeless {
+                break;
+            }
+        }
+        stages.reverse();
+        Self { stages, limit_bytes, content_bytes: 0, failed: None }
+    }
+
+    /// Whether there is nothing to undo: what is fed is what comes out.
+    #[must_use]
+    pub const fn is_identity(&self) -> bool {
+        self.stages.is_empty()
+    }
+
+    /// Bytes of content handed out so far.
+    #[must_use]
+    pub const fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// Takes the next bytes of payload, in any cut, and calls `content` with what they decode to, in order.
+    ///
+    /// `DecodeFailed` if they are not what the codings say, `BodyTooLarge` once the content, or what a stage makes of
+    /// it, is over the limit: then all of it up to the limit has been handed out. A failure is final.
+    ///
+    /// One call takes time in proportion to its input and to what comes out of it: at most what is left of the limit,
+    /// for each stage.
+    pub fn feed(&mut self, input: &[u8], content: &mut impl FnMut(&[u8])) -> Result<(), Failure> {
+        if let Some(failure) = self.failed {
+            return Err(failure);
+        }
+        let (limit_bytes, content_bytes) = (self.limit_bytes, &mut self.content_bytes);
+        let result = pass(&mut self.stages, input, &mut |slice| {
+            // The last stage keeps to the limit; where there is none, this does.
+            let room = usize::try_from(limit_bytes - *content_bytes).unwrap_or(usize::MAX);
+            let within = &slice[..slice.len().min(room)];
+            *content_bytes += within.len() as u64;
+            if !within.is_empty() {
+                content(within);
+            }
+            if within.len() == slice.len() { Ok(()) } else { Err(Failure::BodyTooLarge) }
+        });
+        self.failed = result.err();
+        result
+    }
+
+    /// The body has ended. `DecodeFailed` if a coding has not, unless nothing at all was fed.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        if self.failed.is_none() && !self.stages.iter().all(Stage::may_end) {
+            self.failed = Some(Failure::DecodeFailed);
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Sends `input` down the chain.
+fn pass(stages: &mut [Stage], input: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
+    match stages.split_first_mut() {
+        _ if input.is_empty() => Ok(()),
+        None => sink(input),
+        Some((first, rest)) => first.decode(input, &mut |slice| pass(rest, slice, sink)),
+    }
+}
+
+impl Stage {
+    fn decode(&mut self, input: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
+        self.began = true;
+        match &mut self.coding {
+            Coding::Gzip(gzip) => gzip.decode(input, &mut self.output, sink),
+            Coding::Deflate(deflate) => deflate.decode(input, &mut self.output, sink),
+            Coding::Brotli(brotli) => brotli.decode(input, &mut self.output, sink),
+            Coding::Unknown => Err(Failure::DecodeFailed),
+        }
+    }
+
+    fn may_end(&self) -> bool {
+        !self.began
+            || match &self.coding {
+                Coding::Gzip(gzip) => gzip.place == GzipPlace::Between,
+                Coding::Deflate(deflate) => deflate.ended,
+                Coding::Brotli(brotli) => brotli.ended,
+                Coding::Unknown => false,
+            }
+    }
+}
+
+impl Output {
+    /// How many bytes a stage may make at once: one more than there is room for, so that too many are seen.
+    fn slice_bytes(&self) -> usize {
+        let room = usize::try_from(self.limit_bytes - self.handed_out_bytes).unwrap_or(usize::MAX);
+        room.saturating_add(1).min(DECODED_SLICE_BYTES)
+    }
+
+    fn hand_out(&mut self, slice: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
+        let room = usize::try_from(self.limit_bytes - self.handed_out_bytes).unwrap_or(usize::MAX);
+        let within = &slice[..slice.len().min(room)];
+        self.handed_out_bytes += within.len() as u64;
+        if !within.is_empty() {
+            sink(within)?;
+        }
+        if within.len() == slice.len() { Ok(()) } else { Err(Failure::BodyTooLarge) }
+    }
+}
+
+/// Inflates from the front of `input` until it is used up or the stream ends; says whether that is so.
+fn inflate(
+    inflater: &mut Decompress,
+    input: &mut &[u8],
+    output: &mut Output,
+    sink: &mut Sink<'_>,
+) -> Result<bool, Failure> {
+    let mut buffer = [0; DECODED_SLICE_BYTES];
+    loop {
+        let buffer = &mut buffer[..output.slice_bytes()];
+        let (in_before, out_before) = (inflater.total_in(), inflater.total_out());
+        let result = inflater.decompress(input, buffer, FlushDecompress::None);
+        let taken = usize::try_from(inflater.total_in() - in_before).unwrap_or(usize::MAX);
+        let made = usize::try_from(inflater.total_out() - out_before).unwrap_or(usize::MAX);
+        *input = input.get(taken..).ok_or(Failure::DecodeFailed)?;
+        output.hand_out(buffer.get(..made).ok_or(Failure::DecodeFailed)?, sink)?;
+        match result {
+            Err(_) => return Err(Failure::DecodeFailed),
+            Ok(Status::StreamEnd) => return Ok(true),
+            // A buffer that was filled may not have held all.
+            Ok(_) if input.is_empty() && made < buffer.len() => return Ok(false),
+            Ok(_) if taken == 0 && made == 0 => return Err(Failure::DecodeFailed),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// RFC 1952. The wrapper is taken apart here, byte by byte, because members repeat; zlib knows one.
+struct Gzip {
+    inflater: Decompress,
+    place: GzipPlace,
+    /// Flags of this member's header that are still to be obeyed.
+    flags: u8,
+    /// Of the header up to its own check, then of the content.
+    check: Crc,
+    /// What of a number has come: little-endian.
+    number: u64,
+}
+
+/// Where in a member the next byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GzipPlace {
+    /// Before any member, or behind one: the only place to end.
+    Between,
+    /// At this byte of the ten that every header has.
+    Fixed(u8),
+    ExtraLength(u8),
+    Extra(u16),
+    Name,
+    Comment,
+    HeaderCheck(u8),
+    Content,
+    /// At this byte of the eight that end a member.
+    Trailer(u8),
+}
+
+const FLAG_HEADER_CHECK: u8 = 1 << 1;
+const FLAG_EXTRA: u8 = 1 << 2;
+const FLAG_NAME: u8 = 1 << 3;
+const FLAG_COMMENT: u8 = 1 << 4;
+const FLAGS_RESERVED: u8 = 0b1110_0000;
+
+impl Default for Gzip {
+    fn default() -> Self {
+        Self {
+            inflater: Decompress::new(false),
+            place: GzipPlace::Between,
+            flags: 0,
+            check: Crc::new(),
+            number: 0,
+        }
+    }
+}
+
+impl fmt::Debug for Gzip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gzip").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Gzip {
+    fn decode(&mut self, mut input: &[u8], output: &mut Output, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        while let Some((&byte, after)) = input.split_first() {
+            if self.place != GzipPlace::Content {
+                input = after;
+                self.place = self.wrapper_byte(byte)?;
+                continue;
+            }
+            let check = &mut self.check;
+            let ended = inflate(&mut self.inflater, &mut input, output, &mut |slice| {
+                check.update(slice);
+                sink(slice)
+            })?;
+            if ended {
+                self.number = 0;
+                self.place = GzipPlace::Trailer(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn wrapper_byte(&mut self, byte: u8) -> Result<GzipPlace, Failure> {
+        let failed = Err(Failure::DecodeFailed);
+        let in_header = !matches!(self.place, GzipPlace::HeaderCheck(_) | GzipPlace::Trailer(_));
+        if self.place == GzipPlace::Between {
+            self.check.reset();
+        }
+        if in_header {
+            self.check.update(&[byte]);
+        }
+        Ok(match (self.place, byte) {
+            (GzipPlace::Between, 0x1f) => GzipPlace::Fixed(1),
+            (GzipPlace::Between, _) => return failed,
+            (GzipPlace::Fixed(1), 0x8b) | (GzipPlace::Fixed(2), 8) => self.next_fixed(),
+            (GzipPlace::Fixed(1 | 2), _) => return failed,
+            (GzipPlace::Fixed(3), flags) if flags & FLAGS_RESERVED != 0 => return failed,
+            (GzipPlace::Fixed(3), flags) => {
+                self.flags = flags;
+                self.next_fixed()
+            }
+            // Time, extra flags and system: of no interest.
+            (GzipPlace::Fixed(at), _) if at < 9 => self.next_fixed(),
+            (GzipPlace::Fixed(_), _) => self.next_part(),
+
+            (GzipPlace::ExtraLength(0), low) => {
+                self.number = u64::from(low);
+                GzipPlace::ExtraLength(1)
+            }
+            (GzipPlace::ExtraLength(_), high) => match u16::from(high) << 8 | (self.number & 0xff) as u16 {
+                0 => self.next_part(),
+                length => GzipPlace::Extra(length),
+            },
+            (GzipPlace::Extra(1), _) | (GzipPlace::Name | GzipPlace::Comment, 0) => self.next_part(),
+            (GzipPlace::Extra(left), _) => GzipPlace::Extra(left - 1),
+            (place @ (GzipPlace::Name | GzipPlace::Comment), _) => place,
+
+            (GzipPlace::HeaderCheck(0), low) => {
+                self.number = u64::from(low);
+                GzipPlace::HeaderCheck(1)
+            }
+            (GzipPlace::HeaderCheck(_), high) => {
+                let expected = u64::from(self.check.sum() & 0xffff);
+                if u64::from(high) << 8 | self.number != expected {
+                    return failed;
+                }
+                self.next_part()
+            }
+
+            (GzipPlace::Trailer(at), byte) => {
+                self.number |= u64::from(byte) << (8 * u32::from(at));
+                if at < 7 {
+                    return Ok(GzipPlace::Trailer(at + 1));
+                }
+                let (check, length) = (self.check.sum(), self.check.amount());
+                if self.number != u64::from(length) << 32 | u64::from(check) {
+                    return failed;
+                }
+                GzipPlace::Between
+            }
+            (GzipPlace::Content, _) => unreachable!("content is not the wrapper's"),
+        })
+    }
+
+    fn next_fixed(&self) -> GzipPlace {
+        match self.place {
+            GzipPlace::Fixed(at) => GzipPlace::Fixed(at + 1),
+            place => place,
+        }
+    }
+
+    /// The next part of the header that the flags announce, in their order, or the content.
+    fn next_part(&mut self) -> GzipPlace {
+        let mut announced = |flag: u8| {
+            let is_set = self.flags & flag != 0;
+            self.flags &= !flag;
+            is_set
+        };
+        if announced(FLAG_EXTRA) {
+            GzipPlace::ExtraLength(0)
+        } else if announced(FLAG_NAME) {
+            GzipPlace::Name
+        } else if announced(FLAG_COMMENT) {
+            GzipPlace::Comment
+        } else if announced(FLAG_HEADER_CHECK) {
+            GzipPlace::HeaderCheck(0)
+        } else {
+            self.inflater.reset(false);
+            self.check.reset();
+            GzipPlace::Content
+        }
+    }
+}
+
+/// RFC 1951, with or without the wrapper of RFC 1950.
+#[derive(Default)]
+struct Deflate {
+    /// The first byte, until the second tells whether they are the wrapper's.
+    first: Option<u8>,
+    inflater: Option<Decompress>,
+    ended: bool,
+    /// Bytes that may still come behind the end.
+    trailing_left: u8,
+}
+
+impl fmt::Debug for Deflate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deflate").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl Deflate {
+    /// Some servers of old put a check behind a raw stream; curl looks past four bytes, and so do we.
+    const TRAILING_BYTES_MAX: u8 = 4;
+
+    fn decode(&mut self, mut input: &[u8], output: &mut Output, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        while let Some((&byte, after)) = input.split_first() {
+            if self.ended {
+                self.trailing_left = self.trailing_left.checked_sub(1).ok_or(Failure::DecodeFailed)?;
+                input = after;
+                continue;
+            }
+            if let Some(inflater) = &mut self.inflater {
+                self.ended = inflate(inflater, &mut input, output, sink)?;
+                continue;
+            }
+            input = after;
+            let Some(first) = self.first else {
+                self.first = Some(byte);
+                continue;
+            };
+            let wrapped = is_zlib_header(first, byte);
+            let mut inflater = Decompress::new(wrapped);
+            // A raw stream may be whole within two bytes.
+            let mut start = &[first, byte][..];
+            self.ended = inflate(&mut inflater, &mut start, output, sink)?;
+            let trailing = u8::try_from(start.len()).unwrap_or(u8::MAX);
+            self.trailing_left = if wrapped { 0 } else { Self::TRAILING_BYTES_MAX.saturating_sub(trailing) };
+            self.inflater = Some(inflater);
+        }
+        Ok(())
+    }
+}
+
+/// RFC 1950, section 2.2: method 8, a window of at most 32 KiB, and a checksum over both bytes. No encoder begins a
+/// raw stream like this: it would be a stored block with padding that is not zero.
+fn is_zlib_header(first: u8, second: u8) -> bool {
+    first & 0x0f == 8 && first >> 4 <= 7 && (u16::from(first) << 8 | u16::from(second)) % 31 == 0
+}
+
+/// RFC 7932.
+struct Brotli {
+    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    ended: bool,
+}
+
+impl Default for Brotli {
+    fn default() -> Self {
+        let alloc = StandardAlloc::default;
+        // Strict: no windows beyond the 16 MiB of the RFC.
+        Self { state: BrotliState::new_strict(alloc(), alloc(), alloc()), ended: false }
+    }
+}
+
+impl fmt::Debug for Brotli {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Brotli").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl Brotli {
+    fn decode(&mut self, input: &[u8], output: &mut Output, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        if self.ended {
+            return Err(Failure::DecodeFailed);
+        }
+        let mut buffer = [0; DECODED_SLICE_BYTES];
+        let mut input_at = 0;
+        loop {
+            let buffer = &mut buffer[..output.slice_bytes()];
+            let (mut input_left, mut room, mut made) = (input.len() - input_at, buffer.len(), 0);
+            let result = BrotliDecompressStream(
+                &mut input_left,
+                &mut input_at,
+                input,
+                &mut room,
+                &mut made,
+                buffer,
+                &mut 0,
+                &mut self.state,
+            );
+            output.hand_out(buffer.get(..made).ok_or(Failure::DecodeFailed)?, sink)?;
+            match result {
+                BrotliResult::ResultSuccess => {
+                    self.ended = true;
+                    return if input_left == 0 { Ok(()) } else { Err(Failure::DecodeFailed) };
+                }
+                BrotliResult::NeedsMoreInput if input_left == 0 => return Ok(()),
+                BrotliResult::NeedsMoreOutput if made > 0 => {}
+                // No progress is no way forward.
+                BrotliResult::NeedsMoreInput
+                | BrotliResult::NeedsMoreOutput
+                | BrotliResult::ResultFailure => {
+                    return Err(Failure::DecodeFailed);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::path::Path;
+
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http::invariants::random_cuts;
+
+    const LIMIT_BYTES: u64 = 1 << 20;
+
+    /// What comes of `input`: the content, and how it ended.
+    fn decode<'a>(
+        coding: &str,
+        limit_bytes: u64,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> (Vec<u8>, Result<(), Failure>) {
+        let mut decoder = Decoder::new(coding.as_bytes(), limit_bytes);
+        let mut content = Vec::new();
+        for piece in pieces {
+            let result = decoder.feed(piece, &mut |slice: &[u8]| {
+                assert!(!slice.is_empty(), "no empty slices");
+                content.extend_from_slice(slice);
+            });
+            assert_eq!(decoder.content_bytes(), content.len() as u64);
+            assert!(content.len() as u64 <= limit_bytes, "the limit holds");
+            if let Err(failure) = result {
+                let again = decoder.feed(b"x", &mut |_| panic!("content after a failure"));
+                assert_eq!((again, decoder.finish()), (Err(failure), Err(failure)), "a failure is final");
+                return (content, Err(failure));
+            }
+        }
+        let end = decoder.finish();
+        (content, end)
+    }
+
+    /// Decodes in every cut worth trying, and asserts that they agree.
+    fn check_within(coding: &str, limit_bytes: u64, input: &[u8], expected: Result<&[u8], Failure>) {
+        let mut random = 0x5eed;
+        let cuts: [Vec<&[u8]>; 5] = [
+            vec![input],
+            input.chunks(1).collect(),
+            input.chunks(4096).collect(),
+            random_cuts(input, &mut random),
+            random_cuts(input, &mut random),
+        ];
+        for pieces in cuts {
+            let (content, end) = decode(coding, limit_bytes, pieces);
+            match expected {
+                Ok(expected) => {
+                    assert_eq!(end, Ok(()), "{coding}");
+                    assert!(content == expected, "{coding}: {} bytes", content.len());
+                }
+                Err(failure) => assert_eq!(end, Err(failure), "{coding}"),
+            }
+        }
+    }
+
+    fn check(coding: &str, input: &[u8], expected: Result<&[u8], Failure>) {
+        check_within(coding, LIMIT_BYTES, input, expected);
+    }
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(content: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn raw(content: &[u8]) -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Made by another implementation: the streams in `tests/data/http/coding/`.
+    fn fixture(name: &str) -> Vec<u8> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/http/coding");
+        std::fs::read(directory.join(name)).unwrap()
+    }
+
+    /// The content of the `page` fixtures.
+    fn page() -> Vec<u8> {
+        let line = |n| format!("line {n} of a page that is {} times as long as it should be\n", n % 7);
+        (0..2000).map(line).collect::<String>().into_bytes()
+    }
+
+    /// How streams begin, so that arbitrary bytes get past the first.
+    const STARTS: &[&[u8]] = &[b"\x1f\x8b\x08\0\0\0\0\0\0\xff", b"\x78\x9c", b"\x0b", b""];
+
+    const CORRUPT: Result<&[u8], Failure> = Err(Failure::DecodeFailed);
+
+    #[test]
+    fn each_coding_gives_its_content_back() {
+        let page = page();
+        for content in [&b"hello"[..], b"", &page] {
+            check("gzip", &gzip(content), Ok(content));
+            check("x-gzip", &gzip(content), Ok(content));
+            check("deflate", &zlib(content), Ok(content));
+            check("deflate", &raw(content), Ok(content));
+            check("identity", content, Ok(content));
+            check("", content, Ok(content));
+        }
+        check("br", &fixture("hello.br"), Ok(b"hello"));
+        check("br", &fixture("empty.br"), Ok(b""));
+        check("br", &fixture("page.br"), Ok(&page));
+        check("br", &fixture("page-window-10.br"), Ok(&page));
+    }
+
+    #[test]
+    fn codings_are_undone_last_first_and_names_are_read_as_lists() {
+        let content = b"hello";
+        check("deflate, gzip", &gzip(&zlib(content)), Ok(content));
+        check("gzip,deflate", &raw(&gzip(content)), Ok(content));
+        check("gzip, deflate", &gzip(&zlib(content)), CORRUPT);
+        check(" ,GZIP ,, Identity,\t", &gzip(content), Ok(content));
+        let nested = (0..CODINGS_MAX).fold(content.to_vec(), |inner, _| gzip(&inner));
+        check(&"gzip,".repeat(CODINGS_MAX), &nested, Ok(content));
+        check(&"gzip,".repeat(CODINGS_MAX + 1), &gzip(&nested), CORRUPT);
+        // However many that do nothing.
+        check(&"identity,".repeat(1000), content, Ok(content));
+    }
+
+    #[test]
+    fn unknown_codings_fail_at_the_first_byte_and_not_before() {
+        for coding in ["zstd", "compress", "gzip, zstd", "zstd, gzip", "gzip;q=1", "\"gzip\"", "chunked"] {
+            check(coding, b"", Ok(b""));
+            check(coding, &gzip(b""), CORRUPT);
+        }
+    }
+
+    #[test]
+    fn nothing_at_all_is_no_failure() {
+        for coding in ["gzip", "deflate", "br", "br, gzip", ""] {
+            check(coding, b"", Ok(b""));
+        }
+    }
+
+    #[test]
+    fn truncated_streams_fail_wherever_they_are_cut() {
+        let streams = [("gzip", gzip(b"hello")), ("deflate", zlib(b"hello")), ("deflate", raw(b"hello"))];
+        for (coding, stream) in streams.into_iter().chain([("br", fixture("hello.br"))]) {
+            for end in 1..stream.len() {
+                check(coding, &stream[..end], CORRUPT);
+            }
+        }
+        let page = gzip(&page());
+        check("gzip", &page[..page.len() / 2], CORRUPT);
+        check("gzip, gzip", &gzip(&page[..page.len() / 2]), CORRUPT);
+    }
+
+    #[test]
+    fn checks_and_lengths_are_verified() {
+        for (coding, stream) in [("gzip", gzip(b"hello")), ("deflate", zlib(b"hello"))] {
+            let trailer_bytes = if coding == "gzip" { 8 } else { 4 };
+            for at in stream.len() - trailer_bytes..stream.len() {
+                let mut broken = stream.clone();
+                broken[at] ^= 1;
+                check(coding, &broken, CORRUPT);
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_the_end_fails() {
+        for (coding, stream, tolerated_bytes) in [
+            ("gzip", gzip(b"hello"), 0),
+            ("deflate", zlib(b"hello"), 0),
+            ("deflate", raw(b"hello"), 4),
+            ("br", fixture("hello.br"), 0),
+        ] {
+            let with = |behind: usize| [&stream[..], &vec![0; behind]].concat();
+            check(coding, &with(tolerated_bytes), Ok(b"hello"));
+            check(coding, &with(tolerated_bytes + 1), CORRUPT);
+            check(coding, &with(10_000), CORRUPT);
+        }
+    }
+
+    #[test]
+    fn gzip_has_members() {
+        let members = [gzip(b"hel"), gzip(b""), gzip(b"lo")].concat();
+        check("gzip", &members, Ok(b"hello"));
+        check("gzip", &[&members[..], b"\x1f"].concat(), CORRUPT);
+        check("gzip", &[&members[..], b"garbage"].concat(), CORRUPT);
+        let many = gzip(b"x").repeat(5000);
+        check("gzip", &many, Ok(&[b'x'; 5000]));
+    }
+
+    #[test]
+    fn gzip_headers_may_have_every_part() {
+        let body = gzip(b"hello")[10..].to_vec();
+        let extra = [&b"\x05\x00"[..], b"extra"].concat();
+        for flags in 0_u8..32 {
+            let mut stream = vec![0x1f, 0x8b, 8, flags, 1, 2, 3, 4, 0, 255];
+            let parts = [(FLAG_EXTRA, &extra[..]), (FLAG_NAME, b"name\0"), (FLAG_COMMENT, b"a comment\0")];
+            for (flag, part) in parts {
+                if flags & flag != 0 {
+                    stream.extend_from_slice(part);
+                }
+            }
+            if flags & FLAG_HEADER_CHECK != 0 {
+                let mut check = Crc::new();
+                check.update(&stream);
+                let [low, high, ..] = check.sum().to_le_bytes();
+                let broken = [&stream[..], &[low, high ^ 1], &body].concat();
+                self::check("gzip", &broken, CORRUPT);
+                stream.extend([low, high]);
+            }
+            stream.extend_from_slice(&body);
+            check("gzip", &stream, Ok(b"hello"));
+        }
+        for flags in [0x20, 0x40, 0x80] {
+            check("gzip", &[&[0x1f, 0x8b, 8, flags, 0, 0, 0, 0, 0, 255], &body[..]].concat(), CORRUPT);
+        }
+        check("gzip", &[&[0x1f, 0x8b, 7, 0, 0, 0, 0, 0, 0, 255], &body[..]].concat(), CORRUPT);
+        // An extra part of no length.
+        check("gzip", &[&[0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255, 0, 0], &body[..]].concat(), Ok(b"hello"));
+    }
+
+    #[test]
+    fn content_may_have_its_limit_and_not_a_byte_more() {
+        let page = page();
+        let limit_bytes = page.len() as u64;
+        let coded = [("gzip", gzip(&page)), ("deflate", raw(&page)), ("br", fixture("page.br"))];
+        for (coding, stream) in coded.into_iter().chain([("", page.clone())]) {
+            check_within(coding, limit_bytes, &stream, Ok(&page));
+            check_within(coding, limit_bytes - 1, &stream, Err(Failure::BodyTooLarge));
+            check_within(coding, 0, &stream, Err(Failure::BodyTooLarge));
+            let (content, _) = decode(coding, limit_bytes - 1, stream.chunks(1));
+            assert!(content == page[..page.len() - 1], "{coding}: all up to the limit was handed out");
+        }
+        // A stage in between is held to it too.
+        let inner = gzip(&vec![0; 4 << 20]);
+        let bomb = gzip(&inner.repeat(300));
+        check_within("gzip, gzip", 100_000, &bomb, Err(Failure::BodyTooLarge));
+    }
+
+    /// 32 MiB of nothing in a few bytes, alone and wrapped again: what is handed out, and thus what it costs, ends
+    /// with the limit.
+    #[test]
+    fn bombs_are_too_large() {
+        let bomb = fixture("bomb.br");
+        assert!(bomb.len() < 100, "{} bytes", bomb.len());
+        check("br", &bomb, Err(Failure::BodyTooLarge));
+        check("br, gzip", &gzip(&bomb), Err(Failure::BodyTooLarge));
+        let bomb = gzip(&vec![0; 32 << 20]);
+        check("gzip", &bomb, Err(Failure::BodyTooLarge));
+        check("gzip, gzip", &gzip(&bomb), Err(Failure::BodyTooLarge));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_content_comes_back(
+            content in proptest::collection::vec(0_u8..4, 0..3000),
+            level in 0_u32..10,
+            seed in 1_u64..,
+        ) {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
+            encoder.write_all(&content).unwrap();
+            let stream = encoder.finish().unwrap();
+            let (decoded, end) = decode("gzip", LIMIT_BYTES, random_cuts(&stream, &mut seed.clone()));
+            prop_assert_eq!((decoded, end), (content, Ok(())));
+        }
+
+        /// Broken at a random place: nothing panics, and the cut does not decide what becomes of it.
+        #[test]
+        fn broken_streams_are_judged_alike_in_every_cut(
+            which in 0_usize..4,
+            at in any::<proptest::sample::Index>(),
+            bits in 1_u8..,
+            limit_bytes in 0_u64..200_000,
+            seed in 1_u64..,
+        ) {
+            let (coding, mut stream) = match which {
+                0 => ("gzip", gzip(&page())),
+                1 => ("deflate", zlib(&page())),
+                2 => ("deflate", raw(&page())),
+                _ => ("br", fixture("page.br")),
+            };
+            let at = at.index(stream.len().min(2000));
+            stream[at] ^= bits;
+            let (whole, whole_end) = decode(coding, limit_bytes, [&stream[..]]);
+            let (cut, cut_end) = decode(coding, limit_bytes, random_cuts(&stream, &mut seed.clone()));
+            if which < 3 {
+                prop_assert_eq!(whole_end, cut_end);
+                prop_assert_eq!(whole.len(), cut.len());
+            }
+            prop_assert_eq!(whole_end.is_ok(), cut_end.is_ok());
+            let shared = whole.len().min(cut.len());
+            prop_assert!(whole[..shared] == cut[..shared]);
+            prop_assert!(whole_end.is_err() || whole.len() == cut.len());
+        }
+
+        #[test]
+        fn any_bytes_are_judged_alike_in_every_cut(
+            coding in proptest::sample::select(&["gzip", "deflate", "br", "br, deflate", ""][..]),
+            start in proptest::sample::select(STARTS),
+            tail in proptest::collection::vec(any::<u8>(), 0..300),
+            seed in 1_u64..,
+        ) {
+            let stream = [start, &tail].concat();
+            let (whole, whole_end) = decode(coding, 10_000, [&stream[..]]);
+            let (cut, cut_end) = decode(coding, 10_000, random_cuts(&stream, &mut seed.clone()));
+            prop_assert_eq!(whole_end.is_ok(), cut_end.is_ok());
+            prop_assert!(whole_end.is_err() || whole == cut);
+        }
+    }
+}

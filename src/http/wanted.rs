@@ -14,6 +14,8 @@ use std::fmt;
 
 use httparse::Header;
 
+use super::request::is_token;
+
 /// Most expectations of one endpoint: each is looked for in every field of every head.
 pub const WANTED_FIELDS_MAX: usize = 32;
 
@@ -84,12 +86,6 @@ impl Wanted {
     pub fn name(&self, place: u8) -> Option<&str> {
         self.fields.get(usize::from(place)).map(|(name, _)| &**name)
     }
-}
-
-/// A token (RFC 9110, section 5.6.2).
-fn is_token(text: &str) -> bool {
-    let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(tchar)
 }
 
 #[cfg(test)]
