@@ -23,6 +23,8 @@ pub const URL_BYTES_MAX: usize = 8 * 1024;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest request, head and body: it is kept in memory per endpoint.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Who is given up first under overload, of an endpoint that does not say: 0 before 9.
+pub const PRIORITY_DEFAULT: u8 = 5;
 /// Most tags of one endpoint.
 pub const TAGS_MAX: usize = 64;
 /// Longest key and longest value of a tag.
@@ -61,6 +63,15 @@ pub const BODY_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// Probes in flight per shard; more is a miss (`inflight_limit`). 16 Ki sockets are 60 MiB of kernel memory.
 pub const INFLIGHT_MAX: u32 = 16 * 1024;
+/// Probes in flight to one origin address, of the whole node: more than any origin that is merely watched should see
+/// of one client. Loopback is not counted.
+pub const ORIGIN_INFLIGHT_MAX: u32 = 256;
+/// Probes started per second to one origin address, of the whole node.
+pub const ORIGIN_PROBES_PER_S_MAX: u32 = 1_000;
+/// The agent's own delay in one probe that taints it, µs,
+pub const AGENT_BUDGET_US: i32 = 1_000;
+/// or this share of the probe's total, one in so many, if that is more.
+pub const AGENT_BUDGET_SHARE: i32 = 10;
 /// Due slots started per turn before completions are looked at again. In one turn the kernel runs 20 pieces of work
 /// that completions wait for (`IO_LOCAL_TW_DEFAULT_MAX`), and a fresh probe makes three: starting more than that
 /// after a stall lets answers wait behind questions. At 64, agent delay was 22 ms at p99 where it is 1 ms at 8.

@@ -173,6 +173,24 @@ impl Phases {
         self.as_array().into_iter().filter(|us| *us != ABSENT).fold(0, i32::saturating_add)
     }
 
+    /// Phase by phase, those of two hops together; a phase that neither has is absent.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        const fn sum(one: i32, other: i32) -> i32 {
+            match (one, other) {
+                (ABSENT, us) | (us, ABSENT) => us,
+                (one, other) => one.saturating_add(other),
+            }
+        }
+        Self {
+            resolve_us: sum(self.resolve_us, other.resolve_us),
+            connect_us: sum(self.connect_us, other.connect_us),
+            tls_us: sum(self.tls_us, other.tls_us),
+            processing_us: sum(self.processing_us, other.processing_us),
+            transfer_us: sum(self.transfer_us, other.transfer_us),
+        }
+    }
+
     /// Time to first byte: the first four phases, if a byte came.
     #[must_use]
     pub fn ttfb_us(&self) -> Option<i32> {

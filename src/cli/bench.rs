@@ -6,16 +6,19 @@
 //!
 //! Every probe is a full one, with its sample, its phases and its way to the writer.
 
+use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 
 use clap::Args;
+use url::Host;
 
 use super::{Error, limits, session};
 use crate::config::{BENCH_CONNECTIONS_MAX, BENCH_RATE_MAX, DESCRIPTORS_RESERVED};
 use crate::control::node::Workload;
 use crate::control::roster::Roster;
+use crate::control::surroundings::Surroundings;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
-use crate::sample::EndpointId;
+use crate::sample::{EndpointId, Failure};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `bench`.
@@ -72,10 +75,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let endpoints =
         endpoints.map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() });
     let roster = Roster::from(endpoints.collect::<Vec<_>>());
-    if let Some((watch, failure)) = roster.iter().find_map(|watch| Some((watch, watch.plan.address.err()?))) {
-        let url = &arguments.urls[(watch.id.0.unsigned_abs() as usize - 1) % arguments.urls.len()];
-        return Err(Error::failed(format!("{url}: {}", failure.name())));
-    }
     let sockets = limits::descriptors_max()? - DESCRIPTORS_RESERVED;
     if u64::from(arguments.connections) > sockets {
         let given = arguments.connections;
@@ -95,6 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         cores: Some(arguments.cores),
         writer: WriterOptions { store: arguments.store.clone(), ..WriterOptions::default() },
         duration: Some(duration),
+        surroundings: Surroundings::of_machine(),
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)
@@ -109,5 +109,14 @@ fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
         expect_status: Some(vec!["100-599".to_owned()]),
         ..Draft::of_url(url)
     };
-    draft.validate(&Draft::default()).map_err(|error| Error::input(format!("{url}: {error}")))
+    let mut endpoint =
+        draft.validate(&Draft::default()).map_err(|error| Error::input(format!("{url}: {error}")))?;
+    // A name is resolved once, before anything is measured: a benchmark of a name that does not resolve has nothing
+    // to say, and one that asks DNS in between says something else.
+    if let Some(Host::Domain(name)) = endpoint.url.host() {
+        let found = (name, 0).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+        let found = found.ok_or_else(|| Error::failed(format!("{url}: {}", Failure::DnsNotFound.name())))?;
+        endpoint.address = Some(found.ip());
+    }
+    Ok(endpoint)
 }

@@ -11,6 +11,7 @@ use super::{Error, limits, session};
 use crate::clock::Micros;
 use crate::control::node::collect_once;
 use crate::control::roster::Roster;
+use crate::control::surroundings::Surroundings;
 use crate::endpoint::{Draft, Endpoint, StoredEndpoint};
 use crate::sample::{ABSENT, EndpointId, Flags, Outcome, Phases, Sample};
 
@@ -51,9 +52,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
     let descriptors_max = limits::descriptors_max()?;
     let cpu = session::placement(Some(1))?.shards[0];
-    let mut samples = collect_once(Roster::from(endpoints), cpu, descriptors_max).map_err(|error| {
-        Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing"))
-    })?;
+    let mut samples =
+        collect_once(Roster::from(endpoints), cpu, descriptors_max, &Surroundings::of_machine()).map_err(
+            |error| Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing")),
+        )?;
     samples.sort_unstable_by_key(|sample| sample.endpoint_id);
     let all_up = samples.iter().all(|sample| sample.outcome == Outcome::Up);
     let text =

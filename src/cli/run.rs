@@ -15,6 +15,7 @@ use crate::clock::Micros;
 use crate::config::{RETENTION_DEFAULT, RETENTION_MIN};
 use crate::control::node::Workload;
 use crate::control::roster::Roster;
+use crate::control::surroundings::Surroundings;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
@@ -64,6 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         cores: arguments.cores,
         writer: WriterOptions { store: Some(store_url), retention, ..WriterOptions::default() },
         duration,
+        surroundings: Surroundings::of_machine(),
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)

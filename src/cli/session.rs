@@ -16,6 +16,7 @@ use crate::config;
 use crate::control::node::{Node, NodeOptions, Progress, Workload};
 use crate::control::roster::Roster;
 use crate::control::summary::Summary;
+use crate::control::surroundings::Surroundings;
 use crate::shard::placement::Placement;
 use crate::writer::{Snapshot, StoreState, WriterOptions};
 
@@ -28,6 +29,7 @@ pub(super) struct Session {
     pub(super) cores: Option<usize>,
     pub(super) writer: WriterOptions,
     pub(super) duration: Option<Micros>,
+    pub(super) surroundings: Surroundings,
 }
 
 /// Runs a node to its end.
@@ -38,6 +40,7 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
         placement: placement(session.cores)?,
         workload: session.workload,
         descriptors_max,
+        surroundings: session.surroundings,
         writer: session.writer,
     };
     let runtime =

@@ -4,6 +4,6 @@
 //! the fleet lease.
 
 pub mod node;
-pub mod resolve;
 pub mod roster;
 pub mod summary;
+pub mod surroundings;

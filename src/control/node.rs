@@ -7,10 +7,12 @@
 //! rings; the writer sees that, stores what is left, and ends. Nothing is told to hurry, so nothing is lost.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use super::roster::{Deal, Roster};
+use super::surroundings::Surroundings;
 use crate::clock::{Micros, Mono, Reading, Wall, process_cpu_us};
 use crate::config;
 use crate::probe::Plan;
@@ -46,6 +48,8 @@ pub struct NodeOptions {
     pub workload: Workload,
     /// Sockets that this process may have open.
     pub descriptors_max: u64,
+    /// What every shard has beside its endpoints.
+    pub surroundings: Surroundings,
     /// Where samples go.
     pub writer: WriterOptions,
 }
@@ -98,7 +102,8 @@ impl Node {
     /// # Errors
     /// If a thread, an executor or a ring cannot be made.
     pub fn start(roster: Roster, options: NodeOptions) -> io::Result<Self> {
-        let NodeOptions { placement, workload, descriptors_max, mut writer } = options;
+        let NodeOptions { placement, workload, descriptors_max, surroundings, mut writer } = options;
+        let placement_count = placement.shards.len();
         let anchor = Reading::now();
         let limits = limits(placement.shards.len(), descriptors_max);
         let parts = parts(roster, placement.shards.len(), workload);
@@ -115,7 +120,9 @@ impl Node {
                 let _ = ready.send(());
                 loaded
             };
-            shards.push(Shard::start(Assignment { shard, cpu, load, limits, anchor, samples })?);
+            let surroundings = surroundings.for_shard(anchor, shard);
+            let ports = ports(shard, placement_count);
+            shards.push(Shard::start(Assignment { shard, cpu, load, limits, surroundings, ports, samples })?);
         }
         drop(ready);
         for _ in &shards {
@@ -207,13 +214,19 @@ impl Totals {
 ///
 /// # Errors
 /// If the shard cannot be started, or its ring fails.
-pub fn collect_once(roster: Roster, cpu: usize, descriptors_max: u64) -> io::Result<Vec<Sample>> {
+pub fn collect_once(
+    roster: Roster,
+    cpu: usize,
+    descriptors_max: u64,
+    surroundings: &Surroundings,
+) -> io::Result<Vec<Sample>> {
     let anchor = Reading::now();
     let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1));
     let part = Part { roster, workload: Workload::Once, offset: Micros(0) };
     let load = move || part.load(anchor);
     let limits = limits(1, descriptors_max);
-    Shard::start(Assignment { shard: 0, cpu, load, limits, anchor, samples })?.join()?;
+    let surroundings = surroundings.for_shard(anchor, 0);
+    Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, samples })?.join()?;
     Ok(std::iter::from_fn(|| collected.pop().ok()).collect())
 }
 
@@ -280,8 +293,29 @@ fn limits(shards: usize, descriptors_max: u64) -> Limits {
     Limits {
         inflight_max: config::INFLIGHT_MAX,
         connections_max: u32::try_from(share).unwrap_or(u32::MAX).min(1 << 24),
-        drain_max: config::DRAIN_PER_TURN_MAX,
+        origin_inflight_max: share_of(config::ORIGIN_INFLIGHT_MAX, shards),
+        origin_probes_per_s_max: share_of(config::ORIGIN_PROBES_PER_S_MAX, shards),
     }
+}
+
+/// A shard's share of what the node may do; at least one.
+fn share_of(whole: u32, shards: usize) -> u32 {
+    let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
+    (whole / shards).max(1)
+}
+
+/// The local ports of shard number `shard`: its part of those that the kernel hands out. One shard has them all.
+fn ports(shard: usize, shards: usize) -> Option<RangeInclusive<u16>> {
+    if shards < 2 {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let (first, last) = text.trim().split_once(char::is_whitespace)?;
+    let (first, last) = (first.parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?);
+    let count = (usize::from(last) + 1).checked_sub(usize::from(first))? / shards;
+    let start = u16::try_from(usize::from(first) + shard * count).ok()?;
+    let end = u16::try_from(usize::from(first) + (shard + 1) * count - 1).ok()?;
+    (count > 0).then_some(start..=end)
 }
 
 /// Why a shard ended before it began.

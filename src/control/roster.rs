@@ -6,7 +6,6 @@
 
 use std::vec;
 
-use super::resolve::Addresses;
 use crate::clock::Micros;
 use crate::endpoint::{StoredEndpoint, shard_of};
 use crate::probe::Plan;
@@ -27,7 +26,6 @@ pub struct Watch {
 #[derive(Debug, Default)]
 pub struct Roster {
     pages: Vec<Vec<Watch>>,
-    addresses: Addresses,
 }
 
 /// Who gets an endpoint.
@@ -40,14 +38,12 @@ pub enum Deal {
 }
 
 impl Roster {
-    /// Adds a page of endpoints; names in their URLs are resolved now, each once.
+    /// Adds a page of endpoints.
     pub fn extend(&mut self, endpoints: Vec<StoredEndpoint>) {
-        self.addresses.learn(&endpoints);
-        let mut resolver = &self.addresses;
         let watch = |StoredEndpoint { id, endpoint }| Watch {
             id,
             interval: endpoint.interval,
-            plan: Plan::new(&endpoint, &mut resolver),
+            plan: temporary_plan(&endpoint),
         };
         // Not collected: that would keep the vector of the endpoints for the plans, which need a third of it.
         let mut page = Vec::with_capacity(endpoints.len());
@@ -93,6 +89,28 @@ impl Roster {
             dealt.iter_mut().zip(parts).for_each(|(roster, part)| roster.pages.push(part));
         }
         dealt
+    }
+}
+
+fn temporary_plan(e: &crate::endpoint::Endpoint) -> Plan {
+    use crate::probe::*;
+    Plan {
+        origin: std::sync::Arc::new(HostPort::of_url(&e.url).unwrap()),
+        pinned: e.address,
+        request: crate::http::request::Template::new(&crate::http::request::Parts {
+            headers: &e.headers,
+            body: &e.body,
+            close: e.connection == crate::endpoint::Connection::Fresh,
+            ..crate::http::request::Parts::new(e.method.as_str(), &e.url)
+        })
+        .unwrap(),
+        profile: std::sync::Arc::new(Profile {
+            head_request: e.method.is_head(),
+            timeout: e.timeout,
+            connection: e.connection,
+            expect: Expect { status: e.expect_status.clone(), ..Expect::default() },
+            ..Profile::default()
+        }),
     }
 }
 

@@ -1,33 +1,43 @@
-//! One probe as a state machine: what happened on the wire goes in, a [`Verdict`] and a sample come out.
+//! One probe: as many exchanges as its redirects and retries make, and the sample that sums them up.
 //!
 //! ```text
-//!            connected          first byte            end of response
-//! Connecting ─────────► Waiting ──────────► Reading ─────────────────► verdict
-//!     │                    ▲  │                │
-//!     │        start on a reused connection    │
-//!     └── error, closed, deadline ─┴───────────┴──────────────────────► verdict
+//!            name known            response whole, or not
+//! Resolving ───────────► Exchange ────────────────────────► judged ──► Done: a sample
+//!     ▲                                                       │
+//!     └───────── next hop of a redirect, next attempt ◄───────┘
 //! ```
 //!
-//! In scope: the phases and their exact sum, the failure class of whatever went wrong, the deadline.
-//! Out of scope: sockets and timers ([`crate::shard`]), framing ([`crate::http`]).
+//! In scope: phases over all hops, expectations, redirects followed, attempts made, what the sample says.
+//! Out of scope: one exchange ([`exchange`]), names and connections ([`crate::shard::engine`]), where a redirect
+//! leads ([`crate::http::redirect`]).
 //!
-//! A phase ends when the kernel saw the bytes (`arrived`), not when we did (`seen`); the difference is the
-//! agent's delay. For the same reason the deadline is compared with `arrived`: whether an endpoint made it in
-//! time must not depend on how busy we were.
+//! Phases of hops are summed, as curl and blackbox_exporter do; what each hop took stands in its step. What lies
+//! between two hops, and between an answer of DNS and the connection it was for, is ours and in no phase.
 //!
-//! Invariants: the phases that happened sum to the total exactly (every stamp is floored to whole microseconds
-//! after the start, so that differences of stamps telescope), and the total never exceeds the timeout, however
+//! Invariants: the phases that happened sum to the total exactly, and the total never exceeds the timeout, however
 //! late we looked.
 
+pub mod body;
+mod exchange;
 mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Plan, Resolve};
+pub use exchange::{Broken, Ending, Exchange, Parting, Stage};
+pub use plan::{ClosePolicy, Expect, HostPort, Plan, Profile, Source, Timeouts};
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use url::Url;
 
 use crate::clock::{Micros, Mono, Wall};
-use crate::http::{Progress, Response};
-use crate::sample::{ABSENT, Detail, EndpointId, Failure, Flags, Outcome, Phases, Sample, clamp_us};
+use crate::config;
+use crate::http::redirect;
+use crate::sample::{
+    ABSENT, BodyMatch, Detail, EndpointId, Failure, Flags, Outcome, Phases, Sample, clamp_us,
+};
+use crate::tls;
 
 /// A probe in flight.
 #[derive(Debug)]
@@ -38,19 +48,57 @@ pub struct Probe {
     lag: Micros,
     started: Mono,
     deadline: Mono,
-    /// When the connection stood; the start itself on a reused one.
-    connected: Option<Mono>,
-    /// When the first byte of the response arrived.
-    first_byte: Option<Mono>,
-    /// Latest arrival: what the response's end is, once it is whole.
-    last_byte: Mono,
-    /// Σ (seen − arrived) over the bytes that ended a phase, ns.
-    waited_ns: u64,
-    /// Our own handling so far, ns.
+    /// From 1.
+    attempt: u8,
+    redirects: u8,
+    /// Of the hops of this attempt that are over.
+    phases: Phases,
+    /// Of the present hop: how long it waited for its name; [`ABSENT`] if it needs none.
+    resolve_us: i32,
+    resolving_since: Mono,
+    address: Option<SocketAddr>,
+    /// Where a redirect has led to.
+    hop: Option<Box<Hop>>,
+    exchange: Option<Exchange>,
+    /// When the last exchange ended, if there was one.
+    ended_at: Mono,
+    /// What the last exchange found out.
+    last: Option<(i16, Detail)>,
+    /// Time in no phase, and our handling, of all that is over, ns.
+    agent_ns: u64,
     cpu_ns: u64,
     bytes_in: u64,
     bytes_out: u64,
-    response: Response,
+    steps: Vec<Sample>,
+}
+
+/// The present hop of a probe that was redirected, and where it has been.
+#[derive(Debug)]
+pub struct Hop {
+    /// Whom it leads to,
+    pub origin: HostPort,
+    /// with which request.
+    pub request: Arc<[u8]>,
+    url: Url,
+    visited: redirect::Visited,
+}
+
+/// What is to be done after an exchange has ended.
+#[derive(Debug)]
+pub enum Next {
+    /// The probe is over.
+    Done(Verdict),
+    /// Another exchange, at the next hop's place or as another attempt: [`Probe::hop`] says where.
+    Again,
+}
+
+/// What an exchange leaves behind.
+#[derive(Debug)]
+pub struct Left {
+    /// Where its connection leads.
+    pub address: Option<SocketAddr>,
+    /// The TLS session on it.
+    pub session: Option<tls::Session>,
 }
 
 /// How a probe ended.
@@ -60,68 +108,44 @@ pub struct Verdict {
     pub failure: Option<Failure>,
     /// When: the end of the last phase.
     pub at: Mono,
-    /// What the connection is fit for now.
-    pub parting: Parting,
-}
-
-/// What a connection is fit for when its probe has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parting {
-    /// Another probe: both sides keep it alive, and nothing odd happened.
-    Keep,
-    /// Nothing; but the response was whole, and the origin may say goodbye first.
-    Linger,
-    /// Nothing at all.
-    Close,
-}
-
-/// What ended a connection, or an attempt at one, before the response was whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// The origin sent FIN.
-    Closed,
-    /// The origin sent RST to an established connection.
-    Reset,
-    /// The origin answered the SYN with RST.
-    Refused,
-    /// The network gave up on the SYN, or on retransmissions.
-    TimedOut,
-    /// No route, or an ICMP unreachable.
-    Unreachable,
-    /// The kernel would not send.
-    SendFailed,
-    /// Any other error.
-    Other,
 }
 
 impl Probe {
-    /// A probe that starts now. `reused`: on a connection that stands already.
+    /// A probe that starts now.
     #[must_use]
-    pub fn start(
-        plan: &Plan,
-        endpoint_id: EndpointId,
-        scheduled_at: Wall,
-        lag: Micros,
-        now: Mono,
-        reused: bool,
-    ) -> Self {
-        let flags = if reused { plan.flags().with(Flags::REUSED) } else { plan.flags() };
+    pub fn start(plan: &Plan, endpoint_id: EndpointId, scheduled_at: Wall, lag: Micros, now: Mono) -> Self {
         Self {
             scheduled_at,
             endpoint_id,
-            flags,
+            flags: plan.flags(),
             lag,
             started: now,
-            deadline: now + plan.timeout,
-            connected: reused.then_some(now),
-            first_byte: None,
-            last_byte: now,
-            waited_ns: 0,
+            deadline: now + plan.profile.timeout,
+            attempt: 1,
+            redirects: 0,
+            phases: Phases::NONE,
+            resolve_us: ABSENT,
+            resolving_since: now,
+            address: None,
+            hop: None,
+            exchange: None,
+            ended_at: now,
+            last: None,
+            agent_ns: 0,
             cpu_ns: 0,
             bytes_in: 0,
             bytes_out: 0,
-            response: Response::new(plan.head_request),
+            steps: Vec::new(),
         }
+    }
+
+    /// The same slot's probe of another address: the name was known to have several.
+    #[must_use]
+    pub fn twin(&self, plan: &Plan) -> Self {
+        let mut twin = Self::start(plan, self.endpoint_id, self.scheduled_at, self.lag, self.started);
+        (twin.flags, twin.resolve_us, twin.resolving_since) =
+            (self.flags, self.resolve_us, self.resolving_since);
+        twin
     }
 
     /// When the probe must have its verdict.
@@ -130,19 +154,22 @@ impl Probe {
         self.deadline
     }
 
-    /// The connection stands; the request is on its way.
-    ///
-    /// Nothing promises that this completion is seen before those of the bytes that followed: then they have
-    /// said so already.
-    pub fn connected(&mut self, at: Mono) {
-        if self.connected.is_none() {
-            self.connected = Some(at.max(self.started));
-        }
+    /// Where the present hop leads, if that is not where the endpoint does.
+    #[must_use]
+    pub fn hop(&self) -> Option<&Hop> {
+        self.hop.as_deref()
     }
 
-    /// `bytes` of the request left.
-    pub const fn sent(&mut self, bytes: u64) {
-        self.bytes_out += bytes;
+    /// Whether the first exchange of the first attempt is still to come or under way: only that may use a connection
+    /// kept from before, and leave one behind.
+    #[must_use]
+    pub const fn is_first(&self) -> bool {
+        self.attempt == 1 && self.redirects == 0
+    }
+
+    /// The exchange under way.
+    pub const fn exchange(&mut self) -> Option<&mut Exchange> {
+        self.exchange.as_mut()
     }
 
     /// Adds to our own handling time, ns.
@@ -150,192 +177,307 @@ impl Probe {
         self.cpu_ns += cpu_ns;
     }
 
-    /// Bytes of the response, which the kernel had at `arrived` (`None`: it gave no stamp) and we at `seen`.
-    pub fn received(
-        &mut self,
-        plan: &Plan,
-        input: &[u8],
-        arrived: Option<Mono>,
-        seen: Mono,
-    ) -> Option<Verdict> {
-        if input.is_empty() {
-            return None;
+    /// The address is known: it was had at `arrived`, which is `now` unless DNS had to be asked.
+    pub fn resolved(&mut self, arrived: Mono, now: Mono, stale: bool, asked: bool) {
+        let arrived = arrived.clamp(self.resolving_since, now.max(self.resolving_since)).min(self.deadline);
+        self.resolve_us = clamp_us(arrived.nanos_since(self.resolving_since) / 1_000);
+        self.agent_ns += now.nanos_since(arrived);
+        if stale {
+            self.flags = self.flags.with(Flags::DNS_STALE);
         }
-        let arrived = self.clamp_arrival(arrived, seen);
-        if arrived > self.deadline {
-            return Some(self.timed_out());
+        if asked {
+            self.flags = self.flags.with(Flags::DNS_ASKED);
         }
-        let first_input = self.first_byte.is_none();
-        if first_input {
-            // Bytes prove a connection: its handshake's completion may be reaped in the same turn, late, or
-            // after them.
-            self.connected = Some(self.connected.map_or(arrived, |connected| connected.min(arrived)));
-            self.first_byte = Some(arrived);
-            self.waited_ns += seen.nanos_since(arrived);
-        }
-        self.last_byte = arrived;
-        self.bytes_in += input.len() as u64;
-        let failure = match self.response.feed(input, &mut |_payload| {}) {
-            Ok(Progress::More) => return None,
-            Ok(Progress::Complete { consumed: _ }) => self.expectation_failed(plan),
-            Err(failure) => Some(failure),
-        };
-        if !first_input {
-            self.waited_ns += seen.nanos_since(arrived);
-        }
-        Some(self.verdict(failure, arrived))
     }
 
-    /// The connection broke at `seen`, or could not be made.
-    pub fn broken(&mut self, plan: &Plan, how: Broken, seen: Mono) -> Verdict {
-        if seen > self.deadline && deadline_may_come_first(how) {
-            return self.timed_out();
-        }
-        // What is certain whenever it is seen must not make the probe longer than its timeout.
-        let at = seen.min(self.deadline).max(self.last_byte);
-        let failure = match (how, self.connected.is_some()) {
-            (Broken::Closed, true) => match self.response.eof() {
-                // The close was the end of the body; FIN has no stamp of the kernel's.
-                Ok(()) => {
-                    self.flags = self.flags.with(Flags::USER_TIME);
-                    let verdict = self.verdict(self.expectation_failed(plan), at);
-                    return Verdict { parting: Parting::Close, ..verdict };
-                }
-                Err(failure) => failure,
-            },
-            (Broken::Reset | Broken::Refused, true) => Failure::Reset,
-            (Broken::TimedOut, _) => return self.timed_out_at(at),
-            (Broken::SendFailed, _) => Failure::SendFailed,
-            (Broken::Refused | Broken::Reset, false) => Failure::ConnectRefused,
-            (Broken::Unreachable, _) => Failure::NetworkUnreachable,
-            (Broken::Closed | Broken::Other, false) => Failure::ConnectFailed,
-            (Broken::Other, true) => Failure::Reset,
-        };
-        self.verdict(Some(failure), at)
+    /// The present hop has no address: the failure was known at `at`.
+    pub fn unresolved(&mut self, failure: Failure, at: Mono) -> Ending {
+        let at = at.min(self.deadline).max(self.resolving_since);
+        self.resolve_us = clamp_us(at.nanos_since(self.resolving_since) / 1_000);
+        Ending { failure: Some(failure), at, parting: Parting::Close }
     }
 
-    /// The deadline has passed. The phase it fell into is cut off there, however late we noticed.
-    pub fn timed_out(&mut self) -> Verdict {
-        self.timed_out_at(self.deadline)
+    /// The exchange with `address` begins.
+    pub fn begin(&mut self, address: SocketAddr, exchange: Exchange) {
+        debug_assert!(self.exchange.is_none(), "one exchange at a time");
+        self.address = Some(address);
+        self.exchange = Some(exchange);
     }
 
-    /// The sample of this probe, `cpu_ns` more of our handling included.
+    /// The present hop may not be made, or cannot.
     #[must_use]
-    pub fn sample(&self, verdict: Verdict, cpu_ns: u64) -> Sample {
+    pub fn refused(&self, failure: Failure, now: Mono) -> Ending {
+        Ending { failure: Some(failure), at: now.min(self.deadline), parting: Parting::Close }
+    }
+
+    /// The slot that this is the probe of, and how late it started.
+    #[must_use]
+    pub const fn slot(&self) -> (Wall, Micros) {
+        (self.scheduled_at, self.lag)
+    }
+
+    /// The span of time that the present stage has to itself, if it is limited.
+    #[must_use]
+    pub fn stage_limit(&self, plan: &Plan) -> Option<Micros> {
+        match &self.exchange {
+            Some(exchange) => exchange.own_limit(&plan.profile).map(|(span, _)| span),
+            None => plan.profile.timeouts.resolve,
+        }
+    }
+
+    /// Time is up for the present stage, or for all.
+    pub fn timed_out(&mut self, plan: &Plan, now: Mono) -> Ending {
+        match &mut self.exchange {
+            Some(exchange) => exchange.timed_out(&plan.profile),
+            None => {
+                self.flags = self.flags.with(Flags::CENSORED);
+                let own = plan.profile.timeouts.resolve.map(|span| self.resolving_since + span);
+                let at = own.map_or(self.deadline, |own| own.min(self.deadline)).min(now);
+                let own_is_kept = own.is_some_and(|own| self.deadline < own);
+                let failure = if own_is_kept { Failure::TotalTimeout } else { Failure::DnsTimeout };
+                self.resolve_us = clamp_us(at.nanos_since(self.resolving_since) / 1_000);
+                Ending { failure: Some(failure), at, parting: Parting::Close }
+            }
+        }
+    }
+
+    /// The exchange is over, or was never made: is that the verdict, or does it go on? With what it leaves behind.
+    pub fn ended(&mut self, plan: &Plan, ending: Ending) -> (Next, Left) {
+        let redirect = if ending.failure.is_none() { self.redirect(plan) } else { None };
+        let (hop, failure) = match redirect {
+            Some(Ok(hop)) => (Some(hop), None),
+            Some(Err(failure)) => (None, Some(failure)),
+            None => (None, ending.failure.or_else(|| self.unmet(plan, ending.at))),
+        };
+        let expected_down = plan.profile.expect.down;
+        let tried_enough = self.attempt > plan.profile.retries || ending.at >= self.deadline || expected_down;
+        let is_over = hop.is_none() && (failure.is_none() || tried_enough);
+        if !is_over || !self.steps.is_empty() {
+            let step = self.step(plan, failure, ending.at);
+            self.steps.push(step);
+        }
+        self.add_up(ending.at);
+        if is_over {
+            let failure = match (expected_down, failure) {
+                (false, failure) => failure,
+                (true, Some(_)) => None,
+                (true, None) => Some(Failure::UpUnexpected),
+            };
+            self.last = Some(self.result(plan));
+            let left = self.leave();
+            return (Next::Done(Verdict { failure, at: ending.at }), left);
+        }
+        self.ended_at = ending.at;
+        self.hop = hop;
+        if self.hop.is_some() {
+            self.redirects += 1;
+        } else {
+            self.attempt += 1;
+            self.redirects = 0;
+            self.phases = Phases::NONE;
+        }
+        (Next::Again, self.leave())
+    }
+
+    /// The next exchange is about to be made. What lies between it and the last one is ours.
+    pub fn go_on(&mut self, now: Mono) {
+        self.agent_ns += now.nanos_since(self.ended_at);
+        self.resolve_us = ABSENT;
+        self.resolving_since = now;
+    }
+
+    /// What the exchange that is over leaves to the next on its connection.
+    fn leave(&mut self) -> Left {
+        let session = self.exchange.take().and_then(Exchange::into_session);
+        Left { address: self.address.take(), session }
+    }
+
+    /// The samples of this probe: its steps, if there was more than one, and last that of its slot. `cpu_ns` of our
+    /// handling is added.
+    pub fn samples(mut self, verdict: Verdict, cpu_ns: u64, put: &mut impl FnMut(Sample)) {
+        let (status, detail) = self.last.unwrap_or((0, Detail::NONE));
+        self.steps.drain(..).for_each(&mut *put);
         let cpu_ns = self.cpu_ns + cpu_ns;
-        let phases = self.phases(verdict.at);
+        let agent_us = clamp_us((self.agent_ns + cpu_ns) / 1_000);
+        let total_us = self.phases.sum_us();
+        let mut flags = self.flags;
+        let budget_us = config::AGENT_BUDGET_US.max(total_us / config::AGENT_BUDGET_SHARE);
+        if agent_us > budget_us {
+            flags = flags.with(Flags::TAINTED);
+        }
+        put(Sample {
+            ts: self.scheduled_at,
+            endpoint_id: self.endpoint_id,
+            lag_us: clamp_us(self.lag.0),
+            phases: self.phases,
+            total_us,
+            agent_us,
+            bytes_in: clamp_us(self.bytes_in),
+            bytes_out: clamp_us(self.bytes_out),
+            cpu_ns: clamp_us(cpu_ns),
+            flags,
+            status,
+            outcome: if verdict.failure.is_some() { Outcome::Down } else { Outcome::Up },
+            reason: verdict.failure.map_or(0, Failure::code),
+            detail,
+        });
+    }
+
+    /// What the sample says of the exchange that decided.
+    fn result(&self, plan: &Plan) -> (i16, Detail) {
+        (self.status(), self.detail(plan, 0))
+    }
+
+    fn status(&self) -> i16 {
+        self.exchange.as_ref().map_or(0, Exchange::status).cast_signed()
+    }
+
+    fn detail(&self, plan: &Plan, step: u8) -> Detail {
+        let facts = self.exchange.as_ref().and_then(Exchange::tls_facts);
+        let body = self.exchange.as_ref().map(Exchange::body);
+        let not_asked = plan.profile.expect.body.is_none();
+        Detail {
+            address: self.address.map_or([0; 16], |address| mapped(address.ip())),
+            tls_not_after_s: facts.and_then(|facts| facts.not_after_s).map_or(0, seconds),
+            tls_cipher: facts.map_or(0, |facts| facts.cipher),
+            pattern: body.map_or(crate::sample::NO_PATTERN, body::Body::pattern),
+            redirects: self.redirects,
+            attempt: if plan.profile.retries == 0 { 0 } else { self.attempt },
+            body: match body {
+                _ if not_asked => BodyMatch::NotAsked,
+                Some(body) => body.state(),
+                None => BodyMatch::NotEvaluated,
+            },
+            step,
+        }
+    }
+
+    /// The record of the present hop, which ended at `at`.
+    fn step(&self, plan: &Plan, failure: Option<Failure>, at: Mono) -> Sample {
+        let phases = self.hop_phases(at);
+        let ((waited_ns, cpu_ns), (bytes_in, bytes_out)) = self
+            .exchange
+            .as_ref()
+            .map_or(((0, 0), (0, 0)), |exchange| (exchange.agent_ns(), exchange.bytes()));
+        let flags = self.exchange.as_ref().map_or(self.flags, |exchange| self.flags.with(exchange.flags()));
         Sample {
             ts: self.scheduled_at,
             endpoint_id: self.endpoint_id,
             lag_us: clamp_us(self.lag.0),
             phases,
             total_us: phases.sum_us(),
-            agent_us: clamp_us((self.waited_ns + cpu_ns) / 1_000),
-            bytes_in: clamp_us(self.bytes_in),
-            bytes_out: clamp_us(self.bytes_out),
+            agent_us: clamp_us((waited_ns + cpu_ns) / 1_000),
+            bytes_in: clamp_us(bytes_in),
+            bytes_out: clamp_us(bytes_out),
             cpu_ns: clamp_us(cpu_ns),
-            status: self.response.status().map_or(0, u16::cast_signed),
-            outcome: if verdict.failure.is_some() { Outcome::Down } else { Outcome::Up },
-            reason: verdict.failure.map_or(0, Failure::code),
-            flags: self.flags,
-            detail: Detail::NONE,
+            flags,
+            status: self.status(),
+            outcome: if failure.is_some() { Outcome::Down } else { Outcome::Up },
+            reason: failure.map_or(0, Failure::code),
+            detail: self.detail(plan, u8::try_from(self.steps.len() + 1).unwrap_or(u8::MAX)),
         }
     }
 
-    /// A stamp within what is possible: not before the last event, not after we saw it. Kernel stamps are
-    /// wall time, so a stepped clock must not be able to make a phase negative.
-    fn clamp_arrival(&mut self, arrived: Option<Mono>, seen: Mono) -> Mono {
-        let earliest = self.last_byte.max(self.started);
-        match arrived {
-            Some(arrived) => arrived.clamp(earliest, seen.max(earliest)),
-            None => {
-                self.flags = self.flags.with(Flags::USER_TIME);
-                seen.max(earliest)
+    fn hop_phases(&self, at: Mono) -> Phases {
+        let phases = self.exchange.as_ref().map_or(Phases::NONE, |exchange| exchange.phases(at));
+        Phases { resolve_us: self.resolve_us, ..phases }
+    }
+
+    /// Adds the hop that ends at `at` to what is over.
+    fn add_up(&mut self, at: Mono) {
+        self.phases = self.phases.plus(&self.hop_phases(at));
+        if let Some(exchange) = &self.exchange {
+            let ((waited_ns, cpu_ns), (bytes_in, bytes_out)) = (exchange.agent_ns(), exchange.bytes());
+            self.agent_ns += waited_ns;
+            self.cpu_ns += cpu_ns;
+            self.bytes_in += bytes_in;
+            self.bytes_out += bytes_out;
+            self.flags = self.flags.with(exchange.flags());
+            if exchange.tls_facts().is_some_and(|facts| facts.resumed) {
+                self.flags = self.flags.with(Flags::TLS_RESUMED);
             }
         }
     }
 
-    fn expectation_failed(&self, plan: &Plan) -> Option<Failure> {
-        let status = self.response.status()?;
-        (!plan.expect_status.contains(status)).then_some(Failure::StatusUnexpected)
+    /// Where a whole response leads to, if it is a redirect that is to be followed.
+    fn redirect(&mut self, plan: &Plan) -> Option<Result<Box<Hop>, Failure>> {
+        let exchange = self.exchange.as_ref()?;
+        let status = exchange.status();
+        let profile = &plan.profile;
+        if profile.redirects == 0 || !redirect::is_redirect(status) || profile.expect.status.contains(status)
+        {
+            return None;
+        }
+        if self.redirects >= profile.redirects {
+            return Some(Err(Failure::TooManyRedirects));
+        }
+        Some(Hop::follow(plan, self.hop.as_deref(), exchange).map(Box::new))
     }
 
-    fn timed_out_at(&mut self, at: Mono) -> Verdict {
-        self.flags = self.flags.with(Flags::CENSORED);
-        // A handshake seen to end after the deadline was most likely done before it, while we were stopped: the
-        // kernel does not wait for us, and had it been late, the deadline would have been handled first.
-        let failure = match (self.connected, self.first_byte) {
-            (None, _) => Failure::ConnectTimeout,
-            (Some(_), None) => Failure::TtfbTimeout,
-            (Some(_), Some(_)) => Failure::TransferTimeout,
-        };
-        self.verdict(Some(failure), at)
-    }
-
-    fn verdict(&self, failure: Option<Failure>, at: Mono) -> Verdict {
-        let whole = matches!(failure, None | Some(Failure::StatusUnexpected));
-        // An origin may answer before it has read, and thus before we have sent, all of the request; the rest
-        // of that one must not get in front of the next.
-        let request_sent = self.bytes_out > 0;
-        let parting = match (whole, self.response.reusable() && request_sent) {
-            (true, true) => Parting::Keep,
-            (true, false) => Parting::Linger,
-            (false, _) => Parting::Close,
-        };
-        Verdict { failure, at, parting }
-    }
-
-    fn phases(&self, end: Mono) -> Phases {
-        let after_start_us = |at: Mono| clamp_us(at.nanos_since(self.started) / 1_000);
-        let end_us = after_start_us(end);
-        let reused = self.flags.has(Flags::REUSED);
-        let mut phases = Phases::NONE;
-        let connected_us = self.connected.map(|at| after_start_us(at).min(end_us));
-        let first_byte_us = self.first_byte.map(|at| after_start_us(at).min(end_us));
-        if !reused {
-            phases.connect_us = connected_us.unwrap_or(end_us);
+    /// The first expectation that a whole response does not meet.
+    fn unmet(&self, plan: &Plan, at: Mono) -> Option<Failure> {
+        let exchange = self.exchange.as_ref()?;
+        let expect = &plan.profile.expect;
+        let response = exchange.response();
+        let status = response.status()?;
+        if !expect.status.contains(status) {
+            return Some(Failure::StatusUnexpected);
         }
-        if let Some(connected_us) = connected_us {
-            phases.processing_us = first_byte_us.unwrap_or(end_us).max(connected_us) - connected_us;
+        if expect.minor_version.is_some_and(|minor| response.minor_version() != Some(minor)) {
+            return Some(Failure::VersionUnexpected);
         }
-        if let Some(first_byte_us) = first_byte_us {
-            phases.transfer_us = end_us - first_byte_us;
+        if response.unmet().is_some() {
+            return Some(Failure::HeaderMismatch);
         }
-        debug_assert!(phases.as_array().iter().all(|us| *us >= ABSENT), "no phase is negative");
-        debug_assert_eq!(phases.sum_us(), end_us, "phases telescope to the total");
-        phases
+        if let Some(failure) = exchange.body().failed_expectation() {
+            return Some(failure);
+        }
+        if let (Some(within_s), Some(facts)) = (expect.cert_expires_within_s, exchange.tls_facts()) {
+            let now_s = (self.scheduled_at + self.lag).0 / 1_000_000;
+            if facts.not_after_s.is_some_and(|not_after_s| not_after_s - now_s < within_s) {
+                return Some(Failure::CertExpiring);
+            }
+        }
+        let total_us = self.phases.plus(&self.hop_phases(at)).sum_us();
+        expect.within.filter(|within| u64::from(total_us.unsigned_abs()) > within.0).map(|_| Failure::TooSlow)
     }
 }
 
-/// FIN and RST carry no stamp: seen after the deadline, they may have come before it or after. Bytes that came
-/// in time have been handed in before, so only a response that was still incomplete is judged late.
-const fn deadline_may_come_first(how: Broken) -> bool {
-    matches!(how, Broken::Closed | Broken::Reset | Broken::TimedOut | Broken::Other)
+impl Hop {
+    /// Where the response of `exchange` leads, after `from` or, at first, after the endpoint itself.
+    fn follow(plan: &Plan, from: Option<&Self>, exchange: &Exchange) -> Result<Self, Failure> {
+        let location = exchange.response().location().ok_or(Failure::RedirectInvalid)?;
+        let (mut visited, base, request) = match from {
+            None => {
+                let request = exchange.request();
+                (redirect::Visited::default(), plan.origin.url_of(request), request)
+            }
+            Some(hop) => (hop.visited.clone(), Some(hop.url.clone()), &hop.request),
+        };
+        let base = base.ok_or(Failure::RedirectInvalid)?;
+        if from.is_none() {
+            visited.insert(request, &base)?;
+        }
+        let rules = redirect::Rules {
+            downgrade_allowed: plan.profile.redirect_downgrade,
+            secret_fields: &plan.profile.secret_fields,
+        };
+        let next = redirect::follow(request, &base, exchange.status(), location, &rules)?;
+        visited.insert(&next.request, &next.url)?;
+        let origin = HostPort::of_url(&next.url).ok_or(Failure::RedirectInvalid)?;
+        Ok(Self { origin, url: next.url, request: next.request.into(), visited })
+    }
 }
 
-/// The sample of an endpoint whose address is not known: down at once, in no time, without a packet.
-#[must_use]
-pub fn unresolved_sample(
-    plan: &Plan,
-    endpoint_id: EndpointId,
-    scheduled_at: Wall,
-    lag: Micros,
-    failure: Failure,
-) -> Sample {
-    Sample {
-        ts: scheduled_at,
-        endpoint_id,
-        lag_us: clamp_us(lag.0),
-        phases: Phases { resolve_us: 0, ..Phases::NONE },
-        total_us: 0,
-        agent_us: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        cpu_ns: 0,
-        status: 0,
-        outcome: Outcome::Down,
-        reason: failure.code(),
-        flags: plan.flags(),
-        detail: Detail::NONE,
+/// An address as the store has it.
+fn mapped(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
     }
+}
+
+/// Seconds since the epoch as stored: to 2106.
+fn seconds(seconds: i64) -> u32 {
+    u32::try_from(seconds.max(1)).unwrap_or(u32::MAX)
 }

@@ -1,11 +1,13 @@
 //! Tests at the boundary of the probe machine: what happened, and when, against the sample that must follow.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use proptest::prelude::*;
+use url::Host;
 
 use super::*;
-use crate::endpoint::{Connection, StatusSet};
+use crate::http::request::{Parts, Template};
 
 const START: Mono = Mono(1_000_000_000_000);
 const TIMEOUT: Micros = Micros(1_000);
@@ -35,13 +37,15 @@ struct Expected {
 }
 
 fn plan() -> Plan {
+    plan_of(Profile { timeout: TIMEOUT, redirects: 0, ..Profile::default() })
+}
+
+fn plan_of(profile: Profile) -> Plan {
     Plan {
-        address: Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 80))),
-        request: b"GET / HTTP/1.1\r\n\r\n"[..].into(),
-        head_request: false,
-        expect_status: StatusSet::default(),
-        timeout: TIMEOUT,
-        connection: Connection::Fresh,
+        origin: Arc::new(HostPort { tls: false, host: Host::Ipv4(Ipv4Addr::LOCALHOST), port: 80 }),
+        pinned: None,
+        request: Template::new(&Parts::new("GET", &"http://a/".parse().unwrap())).unwrap(),
+        profile: Arc::new(profile),
     }
 }
 
@@ -49,39 +53,61 @@ fn at(us: i64) -> Mono {
     Mono(START.0.saturating_add_signed(us * 1_000))
 }
 
-fn start(reused: bool) -> Probe {
-    let mut probe = Probe::start(&plan(), EndpointId(7), Wall(5), Micros(3), START, reused);
-    probe.sent(100);
+fn start(plan: &Plan, reused: bool) -> Probe {
+    let mut probe = Probe::start(plan, EndpointId(7), Wall(5), Micros(3), START);
+    let request: Arc<[u8]> = plan.request.render(0);
+    let make = if reused { Exchange::reused } else { Exchange::fresh };
+    probe.begin(
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
+        make(&plan.profile, &request, None, START, probe.deadline()),
+    );
+    exchange(&mut probe).sent(100);
     probe
 }
 
-/// Takes the steps up to the verdict.
-fn run(probe: &mut Probe, steps: &[Step]) -> Option<Verdict> {
-    let plan = plan();
+fn exchange(probe: &mut Probe) -> &mut Exchange {
+    probe.exchange().expect("it has begun")
+}
+
+/// Takes the steps up to the ending.
+fn run(plan: &Plan, probe: &mut Probe, steps: &[Step]) -> Option<Ending> {
+    let (exchange, profile) = (exchange(probe), &plan.profile);
     steps.iter().find_map(|step| match *step {
         Connect(us) => {
-            probe.connected(at(us));
+            exchange.connected(at(us));
             None
         }
-        Bytes(bytes, arrived, seen) => probe.received(&plan, bytes.as_bytes(), arrived.map(at), at(seen)),
-        Break(how, us) => Some(probe.broken(&plan, how, at(us))),
-        Deadline => Some(probe.timed_out()),
+        Bytes(bytes, arrived, seen) => {
+            exchange.received(profile, bytes.as_bytes(), arrived.map(at), at(seen))
+        }
+        Break(how, us) => Some(exchange.broken(profile, how, at(us))),
+        Deadline => Some(exchange.timed_out(profile)),
     })
 }
 
+/// The one sample of a probe that makes one exchange.
+fn sample(plan: &Plan, mut probe: Probe, ending: Ending, cpu_ns: u64) -> Sample {
+    let (Next::Done(verdict), _) = probe.ended(plan, ending) else { panic!("{ending:?} is not the end") };
+    let mut samples = Vec::new();
+    probe.samples(verdict, cpu_ns, &mut |sample| samples.push(sample));
+    assert_eq!(samples.len(), 1, "one exchange leaves no steps: {samples:?}");
+    samples[0]
+}
+
 fn observe(reused: bool, steps: &[Step]) -> Expected {
-    let mut probe = start(reused);
-    let verdict = run(&mut probe, steps).unwrap_or_else(|| panic!("{steps:?} has no verdict"));
-    let sample = probe.sample(verdict, 0);
+    let plan = plan();
+    let mut probe = start(&plan, reused);
+    let ending = run(&plan, &mut probe, steps).unwrap_or_else(|| panic!("{steps:?} has no ending"));
+    let sample = sample(&plan, probe, ending, 0);
     holds(&sample);
     assert_eq!((sample.phases.resolve_us, sample.phases.tls_us), (ABSENT, ABSENT));
     let Phases { connect_us, processing_us, transfer_us, .. } = sample.phases;
     Expected {
         phases: [connect_us, processing_us, transfer_us],
         failure: sample.failure(),
-        flags: sample.flags,
+        flags: Flags(sample.flags.0 & !Flags::TAINTED.0),
         agent_us: sample.agent_us,
-        parting: verdict.parting,
+        parting: ending.parting,
     }
 }
 
@@ -374,12 +400,13 @@ fn every_way_to_break_has_its_class_in_every_stage() {
 
 #[test]
 fn agent_delay_is_waiting_and_processor_time() {
-    let mut probe = start(false);
-    probe.connected(at(100));
+    let plan = plan();
+    let mut probe = start(&plan, false);
+    exchange(&mut probe).connected(at(100));
     probe.charge(1_500);
-    probe.sent(18);
-    let verdict = run(&mut probe, &[Bytes(WHOLE, Some(300), 340)]).unwrap();
-    let sample = probe.sample(verdict, 2_700);
+    exchange(&mut probe).sent(18);
+    let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(300), 340)]).unwrap();
+    let sample = sample(&plan, probe, ending, 2_700);
     assert_eq!((sample.cpu_ns, sample.agent_us), (4_200, 40 + 4));
     assert_eq!((sample.bytes_out, sample.bytes_in), (118, i32::try_from(WHOLE.len()).unwrap()));
     assert_eq!((sample.ts, sample.endpoint_id, sample.lag_us), (Wall(5), EndpointId(7), 3));
@@ -388,7 +415,10 @@ fn agent_delay_is_waiting_and_processor_time() {
 
 #[test]
 fn an_unresolved_endpoint_is_down_in_no_time() {
-    let sample = unresolved_sample(&plan(), EndpointId(7), Wall(5), Micros(3), Failure::DnsNotFound);
+    let plan = plan();
+    let mut probe = Probe::start(&plan, EndpointId(7), Wall(5), Micros(3), START);
+    let ending = probe.unresolved(Failure::DnsNotFound, START);
+    let sample = sample(&plan, probe, ending, 0);
     holds(&sample);
     assert_eq!((sample.failure(), sample.total_us), (Some(Failure::DnsNotFound), 0));
 }
@@ -419,31 +449,32 @@ proptest! {
     #[test]
     fn phases_sum_to_the_total_whatever_happens(reused in any::<bool>(), events in events()) {
         let plan = plan();
-        let mut probe = start(reused);
+        let mut probe = start(&plan, reused);
         let mut seen = START;
-        let mut verdict = None;
+        let mut ending = None;
         for (later_ns, event) in &events {
             seen = Mono(seen.0 + later_ns);
-            verdict = match event {
+            let exchange = exchange(&mut probe);
+            ending = match event {
                 Event::Connect => {
-                    probe.connected(seen);
+                    exchange.connected(seen);
                     None
                 }
                 Event::Bytes(bytes, stamp) => {
                     let arrived = stamp.map(|off_ns| Mono(seen.0.saturating_add_signed(off_ns)));
-                    probe.received(&plan, bytes.as_bytes(), arrived, seen)
+                    exchange.received(&plan.profile, bytes.as_bytes(), arrived, seen)
                 }
-                Event::Break(how) => Some(probe.broken(&plan, *how, seen)),
+                Event::Break(how) => Some(exchange.broken(&plan.profile, *how, seen)),
             };
-            if verdict.is_some() {
+            if ending.is_some() {
                 break;
             }
         }
-        let verdict = verdict.unwrap_or_else(|| probe.timed_out());
-        prop_assert!(verdict.at >= START && verdict.at <= probe.deadline());
-        let sample = probe.sample(verdict, 999);
+        let ending = ending.unwrap_or_else(|| exchange(&mut probe).timed_out(&plan.profile));
+        prop_assert!(ending.at >= START && ending.at <= probe.deadline());
+        let sample = sample(&plan, probe, ending, 999);
         holds(&sample);
-        prop_assert_eq!(u64::from(sample.total_us.unsigned_abs()), (verdict.at.0 - START.0) / 1_000);
+        prop_assert_eq!(u64::from(sample.total_us.unsigned_abs()), (ending.at.0 - START.0) / 1_000);
         prop_assert_eq!(sample.phases.connect_us == ABSENT, reused);
     }
 }

@@ -4,53 +4,82 @@
 //! ```text
 //!                 start_due                 Wire::{open, send, close}
 //!   schedule ───────────────► [ Engine ] ───────────────────────────────► driver or simulation
-//!                                 ▲ │                                            │
-//!                                 │ └── Sample                                   │
-//!                                 └──────────── handle(Event) ◄──────────────────┘
+//!                              │  ▲ │                                            │
+//!            dns::Resolver ◄───┘  │ └── samples                                  │
+//!                                 └──────────── handle(Event), settle ◄──────────┘
 //! ```
 //!
-//! In scope: admission, connections and who may reuse them, deadlines, the accounting of slots.
-//! Out of scope: sockets (the driver's [`super::ring`]), the bytes ([`crate::probe`]), where samples go.
+//! In scope: admission, connections and who may reuse them, names on their way to addresses, deadlines, the
+//! accounting of slots. Out of scope: sockets (the driver's [`super::ring`]), the bytes ([`crate::probe`]), where
+//! samples go.
+//!
+//! A question to a DNS server is a connection like any other: opened, sent on, received from, closed. So the wire
+//! knows nothing of DNS.
 //!
 //! Invariants: `due = sampled + missed` once nothing is in flight. A slot is decided when it is due, whatever
-//! became of the one before. Every connection that was opened is closed exactly once.
+//! became of the one before. Every connection that was opened is closed exactly once. The address that is connected
+//! to is the one that the policy was asked about.
 //!
 //! ```text
-//! a connection:  open ─► Busy ─┬─► Idle ─► Busy …        reuse, and nothing odd happened
-//!                              ├─► Lingering ─► Closing   done, the origin's FIN is awaited
-//!                              └─► Closing                anything odd
+//! a connection:  open ─► Probing ─┬─► Idle ─► Probing …        reuse, and nothing odd happened
+//!                                 ├─► Lingering ─► Closing      done, the origin's FIN is awaited
+//!                                 └─► Closing                   anything odd
+//!                open ─► Asking ──► Closing                     a question of the resolver's
 //! ```
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use url::Host;
+
 use super::deadlines::{ClassId, Deadlines};
+use super::origins::Origins;
+use super::random::Random;
 use super::slab::{Key, Slab};
 use crate::clock::{Micros, Mono, Reading, Wall};
 use crate::config;
+use crate::dns::{Action, Known, Lookup, Mode, NameId, QueryId, Resolver, Transport};
 use crate::endpoint::Connection;
-use crate::probe::{Broken, Parting, Plan, Probe, Verdict, unresolved_sample};
-use crate::sample::{EndpointId, MissReason, Sample};
+use crate::policy::Policy;
+use crate::probe::{
+    Broken, ClosePolicy, Ending, Exchange, HostPort, Next, Parting, Plan, Probe, Profile, Source, Timeouts,
+    Verdict,
+};
+use crate::sample::{EndpointId, Failure, MissReason, Sample};
 use crate::schedule::Schedule;
+use crate::tls;
 
 /// A connection, from `open` to its [`Event::Released`].
 pub type ConnId = Key;
+/// A probe in flight.
+type ProbeId = Key;
 
 /// What the engine asks of whoever owns the sockets.
 pub trait Wire {
-    /// Connects to `address`, sends `request` as soon as that worked, and receives until told to close.
+    /// Connects along `route`, sends `first` as soon as that worked, and receives until told to close.
     ///
     /// Refusing means that this process has no more sockets to give, which is no fault of the endpoint.
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket>;
-    /// Sends another request on a connection that stands.
-    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>);
+    fn open(&mut self, conn: ConnId, route: Route<'_>, first: &Arc<[u8]>) -> Result<(), NoSocket>;
+    /// Sends more on a connection that stands, behind what is being sent.
+    fn send(&mut self, conn: ConnId, bytes: &Arc<[u8]>);
     /// Makes sure that a break is heard of on a connection that lives on after it has received something. Asking
     /// again costs nothing.
     fn watch(&mut self, conn: ConnId);
-    /// Gives the connection up, whatever is in flight on it. Nothing more is heard of it but, if the answer
-    /// is [`Close::Pending`], one [`Event::Released`].
-    fn close(&mut self, conn: ConnId) -> Close;
+    /// Gives the connection up, whatever is in flight on it; `abruptly` with a RST. Nothing more is heard of it but,
+    /// if the answer is [`Close::Pending`], one [`Event::Released`].
+    fn close(&mut self, conn: ConnId, abruptly: bool) -> Close;
+}
+
+/// The way to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// Where to.
+    pub address: SocketAddr,
+    /// A stream or datagrams.
+    pub transport: Transport,
+    /// Whence, if that matters.
+    pub source: Option<&'a Source>,
 }
 
 /// Whether a connection that was told to close is gone.
@@ -71,7 +100,7 @@ pub struct NoSocket;
 pub enum Event<'a> {
     /// The handshake is done.
     Connected,
-    /// The whole request has left: so many bytes.
+    /// So many bytes have left: all that one call asked to send.
     Sent(u64),
     /// Bytes, with the time at which the kernel had them.
     Received {
@@ -100,16 +129,8 @@ pub enum Pace {
 /// A probe that has ended; its sample lacks only the cost of the handling that ended it.
 #[derive(Debug)]
 pub struct Finished {
-    probe: Box<Probe>,
+    flight: Box<Flight>,
     verdict: Verdict,
-}
-
-impl Finished {
-    /// The sample, with `cpu_ns` of handling added.
-    #[must_use]
-    pub fn sample(&self, cpu_ns: u64) -> Sample {
-        self.probe.sample(self.verdict, cpu_ns)
-    }
 }
 
 /// Bounds of one shard.
@@ -119,37 +140,70 @@ pub struct Limits {
     pub inflight_max: u32,
     /// Connections, idle and lingering ones included.
     pub connections_max: u32,
-    /// Slots decided per call of [`Engine::start_due`].
-    pub drain_max: u32,
+    /// Probes in flight to one origin address.
+    pub origin_inflight_max: u32,
+    /// Probes started per second to one origin address.
+    pub origin_probes_per_s_max: u32,
+}
+
+/// What a shard has beside its endpoints.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Joins wall and monotonic time, the same for all shards.
+    pub anchor: Reading,
+    /// Names to addresses.
+    pub resolver: Resolver,
+    /// Which addresses may be connected to.
+    pub policy: Arc<Policy>,
+    /// Whom to trust where an endpoint does not say.
+    pub roots: tls::Roots,
+    /// Where `${uuid}`s come from.
+    pub random: Random,
 }
 
 /// What became of the slots so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Slots that fell due.
+    /// Slots that fell due. A slot of an endpoint that probes every address of its name counts once for each.
     pub due: u64,
     /// Slots that have become a probe's sample.
     pub sampled: u64,
     /// Slots that were missed.
     pub missed: u64,
-    /// Connections opened.
+    /// Connections opened for probes.
     pub opened: u64,
+    /// Questions asked of DNS.
+    pub questions: u64,
 }
 
 /// The deciding half of a shard.
 #[derive(Debug)]
 pub struct Engine {
     watched: Vec<Watched>,
+    profiles: Vec<SharedProfile>,
     pace: Pace,
     /// Endpoints whose turn it is, in a closed loop.
     ready: VecDeque<u32>,
+    probes: Slab<Box<Flight>>,
     conns: Slab<Conn>,
-    inflight: u32,
-    deadlines: Deadlines,
+    /// When each probe must have its verdict, by the probe's index.
+    totals: Deadlines,
+    /// When its present stage must be over, likewise.
+    stages: Deadlines,
+    /// When lingering ends, by the connection's index.
+    lingers: Deadlines,
     linger: ClassId,
-    limits: Limits,
+    resolver: Resolver,
+    /// Probes that wait for a name.
+    waiting: HashMap<(NameId, Mode), Vec<ProbeId>>,
+    questions: HashMap<QueryId, ConnId>,
+    /// Probes that have something to do at the next [`Engine::settle`].
+    loose_ends: Vec<ProbeId>,
+    dns_stirred: bool,
+    origins: Origins,
+    policy: Arc<Policy>,
+    random: Random,
     counters: Counters,
-    /// Joins the schedule's wall time and the shard's monotonic time, once and for all shards.
     anchor: Reading,
     /// Slots at or after this instant are not due any more.
     stop_at: Mono,
@@ -158,27 +212,48 @@ pub struct Engine {
 #[derive(Debug)]
 struct Watched {
     id: EndpointId,
-    timeout_class: ClassId,
-    in_flight: bool,
+    profile: u32,
+    in_flight: u32,
+    /// What the resolver calls the origin's name.
+    name: Option<NameId>,
     /// The idle connection of an endpoint that reuses one.
     idle: Option<ConnId>,
     plan: Plan,
 }
 
+/// What a shard makes of a [`Profile`], once.
 #[derive(Debug)]
-struct Conn {
+struct SharedProfile {
+    total: ClassId,
+    tls: Option<tls::Config>,
+    /// Whether any stage has a limit of its own.
+    limited: bool,
+}
+
+/// A probe, where it belongs and what it is on.
+#[derive(Debug)]
+struct Flight {
     endpoint: u32,
-    state: State,
+    conn: Option<ConnId>,
+    /// An exchange has ended, and the next is to begin.
+    again: bool,
+    /// The name that its present hop leads to, if that is not the endpoint's own.
+    borrowed: Option<NameId>,
+    /// The address that it counts for.
+    counted: Option<IpAddr>,
+    probe: Probe,
 }
 
 #[derive(Debug)]
-enum State {
+enum Conn {
     /// A probe is on it.
-    Busy(Box<Probe>),
+    Probing(ProbeId),
     /// Between two probes.
-    Idle,
+    Idle { endpoint: u32, address: SocketAddr, session: Option<Box<tls::Session>> },
     /// Done; the origin's FIN is awaited.
     Lingering,
+    /// A question to a DNS server.
+    Asking(QueryId),
     /// Given up; its release is awaited.
     Closing,
 }
@@ -190,14 +265,25 @@ impl Engine {
         endpoints: impl ExactSizeIterator<Item = (EndpointId, Plan)>,
         pace: Pace,
         limits: Limits,
-        anchor: Reading,
+        surroundings: Surroundings,
     ) -> Self {
-        let mut deadlines = Deadlines::default();
-        let linger = deadlines.class(config::LINGER);
+        let Surroundings { anchor, mut resolver, policy, roots, random } = surroundings;
+        let mut lingers = Deadlines::default();
+        let linger = lingers.class(config::LINGER);
+        let mut totals = Deadlines::default();
         let mut watched = Vec::with_capacity(endpoints.len());
+        let mut profiles: Vec<SharedProfile> = Vec::new();
+        let mut known: HashMap<*const Profile, u32> = HashMap::new();
         for (id, plan) in endpoints {
-            let timeout_class = deadlines.class(plan.timeout);
-            watched.push(Watched { id, timeout_class, in_flight: false, idle: None, plan });
+            let profile = *known.entry(Arc::as_ptr(&plan.profile)).or_insert_with(|| {
+                profiles.push(SharedProfile::new(&plan.profile, &mut totals, &roots));
+                u32::try_from(profiles.len() - 1).expect("no more than endpoints")
+            });
+            let name = match (&plan.origin.host, plan.known_address()) {
+                (Host::Domain(name), None) => Some(resolver.intern(name, plan.profile.family)),
+                _ => None,
+            };
+            watched.push(Watched { id, profile, in_flight: 0, name, idle: None, plan });
         }
         let count = u32::try_from(watched.len()).expect("an EndpointId has 31 bits");
         let ready = match pace {
@@ -206,13 +292,23 @@ impl Engine {
         };
         Self {
             watched,
+            profiles,
             pace,
             ready,
+            probes: Slab::new(limits.inflight_max),
             conns: Slab::new(limits.connections_max),
-            inflight: 0,
-            deadlines,
+            totals,
+            stages: Deadlines::default(),
+            lingers,
             linger,
-            limits,
+            resolver,
+            waiting: HashMap::new(),
+            questions: HashMap::new(),
+            loose_ends: Vec::new(),
+            dns_stirred: true,
+            origins: Origins::new(limits.origin_inflight_max, limits.origin_probes_per_s_max),
+            policy,
+            random,
             counters: Counters::default(),
             anchor,
             stop_at: Mono::NEVER,
@@ -220,7 +316,14 @@ impl Engine {
     }
 
     /// Slots before `now` are nobody's: they fell due while the endpoints were being loaded.
+    ///
+    /// What names stand for is asked before the first slot needs it.
     pub fn begin(&mut self, now: Mono) {
+        for watched in &self.watched {
+            if let (Some(name), Mode::Cached) = (watched.name, watched.plan.profile.dns) {
+                self.resolver.warm(name, now);
+            }
+        }
         if let Pace::Scheduled(schedule) = &mut self.pace {
             schedule.skip_to(self.anchor.wall_of(now));
         }
@@ -234,8 +337,8 @@ impl Engine {
 
     /// Probes in flight.
     #[must_use]
-    pub const fn inflight(&self) -> u32 {
-        self.inflight
+    pub fn inflight(&self) -> u32 {
+        u32::try_from(self.probes.len()).unwrap_or(u32::MAX)
     }
 
     /// Slots due at or after `at`, which may be yet to come, are nobody's any more. Of several calls the
@@ -248,52 +351,59 @@ impl Engine {
     #[must_use]
     pub fn is_drained(&self, now: Mono) -> bool {
         let ends = self.stop_at < Mono::NEVER || matches!(self.pace, Pace::Once);
-        ends && self.inflight == 0 && self.next_due(now).is_none()
+        ends && self.probes.is_empty() && self.next_due(now).is_none()
     }
 
     /// When to come back if nothing happens: the next slot or the next deadline.
     #[must_use]
     pub fn next_wake(&self, now: Mono) -> Option<Mono> {
-        match (self.next_due(now), self.deadlines.next()) {
-            (Some(due), Some(deadline)) => Some(due.min(deadline)),
-            (due, deadline) => due.or(deadline),
-        }
+        [self.next_due(now), self.next_deadline()].into_iter().flatten().min()
     }
 
     /// Not later than the first deadline.
     #[must_use]
-    pub const fn next_deadline(&self) -> Option<Mono> {
-        self.deadlines.next()
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let armed = [self.totals.next(), self.stages.next(), self.lingers.next(), self.resolver.next_wake()];
+        armed.into_iter().flatten().min()
     }
 
-    /// Decides the slots that are due, at most `drain_max` of them; whether some are left.
+    /// Decides one slot, if one is due; whether there is another.
     ///
-    /// The bound keeps what a stall has left behind from becoming a burst: between two calls the driver looks
-    /// at what came back.
+    /// One at a time: the driver stamps each, and bounds how many it starts before it looks at what came back, so that
+    /// what a stall has left behind does not become a burst.
     pub fn start_due(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) -> bool {
-        for _ in 0..self.limits.drain_max {
-            let Some((endpoint, slot)) = self.pop_due(now) else { return false };
+        if let Some((endpoint, slot)) = self.pop_due(now) {
             self.counters.due += 1;
             self.decide(endpoint, slot, now, wire, record);
+            self.settle(now, wire, record);
         }
         self.next_due(now).is_some_and(|due| due <= now)
     }
 
     /// Ends what has run out of time.
     pub fn expire(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
-        while let Some(index) = self.deadlines.expire(now) {
-            let key = self.conns.key_at(index).expect("only what lives is armed");
-            let conn = self.conns.at(key).expect("the key is fresh");
-            if let State::Busy(probe) = &mut conn.state {
-                let verdict = probe.timed_out();
-                record(self.finish(key, verdict, now, wire).sample(0));
-            } else {
-                self.close(key, wire);
+        while let Some(index) = self.totals.expire(now).or_else(|| self.stages.expire(now)) {
+            let key = self.probes.key_at(index).expect("only what lives is armed");
+            let flight = self.probes.at(key).expect("the key is fresh");
+            let plan = &self.watched[flight.endpoint as usize].plan;
+            let ending = flight.probe.timed_out(plan, now);
+            if let Some(finished) = self.ended(key, ending, now, wire) {
+                Self::report(finished, 0, record);
             }
         }
+        while let Some(index) = self.lingers.expire(now) {
+            let key = self.conns.key_at(index).expect("only what lives is armed");
+            self.close(key, false, wire);
+        }
+        if self.resolver.next_wake().is_some_and(|at| at <= now) {
+            self.resolver.expire(now);
+            self.dns_stirred = true;
+        }
+        self.settle(now, wire, record);
     }
 
-    /// Takes note of what happened at `seen`; the probe that this ended, if any.
+    /// Takes note of what happened at `seen`; the probe that this ended, if any. What is to be done about it is done
+    /// by [`Self::settle`], when it is known how long this took.
     ///
     /// An event for a connection that is no more is ignored: the kernel may have had it under way.
     pub fn handle(
@@ -303,55 +413,128 @@ impl Engine {
         seen: Mono,
         wire: &mut impl Wire,
     ) -> Option<Finished> {
-        let conn = self.conns.at(key)?;
-        let plan = &self.watched[conn.endpoint as usize].plan;
-        match (&mut conn.state, event) {
+        match (self.conns.at(key)?, event) {
             (_, Event::Released) => {
                 self.release(key);
                 None
             }
-            (State::Busy(probe), Event::Connected) => {
-                probe.connected(seen);
+            (Conn::Probing(probe), event) => {
+                let probe = *probe;
+                self.handle_probe(probe, key, event, seen, wire)
+            }
+            (Conn::Asking(query), event) => {
+                let query = *query;
+                match event {
+                    Event::Received { bytes, arrived } => {
+                        self.resolver.answered(query, bytes, arrived.unwrap_or(seen).min(seen), seen);
+                    }
+                    Event::Broken(_) => self.resolver.failed(query, seen),
+                    Event::Connected | Event::Sent(_) | Event::Released => return None,
+                }
+                self.dns_stirred = true;
                 None
             }
-            (State::Busy(probe), Event::Sent(bytes)) => {
-                probe.sent(bytes);
+            // A ticket for a later handshake may come at any time; anything else nobody asked for.
+            (Conn::Idle { session: Some(session), .. }, Event::Received { bytes, .. }) => {
+                let mut plain = Vec::new();
+                let harmless = session.received(bytes, &mut plain).is_ok() && plain.is_empty();
+                if !harmless || session.peer_closed_cleanly() {
+                    self.close(key, false, wire);
+                }
                 None
-            }
-            (State::Busy(probe), Event::Received { bytes, arrived }) => {
-                let Some(verdict) = probe.received(plan, bytes, arrived, seen) else {
-                    wire.watch(key);
-                    return None;
-                };
-                Some(self.finish(key, verdict, seen, wire))
-            }
-            (State::Busy(probe), Event::Broken(how)) => {
-                let verdict = probe.broken(plan, how, seen);
-                Some(self.finish(key, verdict, seen, wire))
             }
             // FIN is what an idle or lingering connection waits for; bytes nobody asked for make it unfit.
-            (State::Idle | State::Lingering, Event::Broken(_) | Event::Received { .. }) => {
-                self.close(key, wire);
+            (Conn::Idle { .. } | Conn::Lingering, Event::Broken(_) | Event::Received { .. }) => {
+                self.close(key, false, wire);
                 None
             }
-            (State::Idle | State::Lingering | State::Closing, _) => None,
+            (Conn::Idle { .. } | Conn::Lingering | Conn::Closing, _) => None,
         }
+    }
+
+    fn handle_probe(
+        &mut self,
+        key: ProbeId,
+        conn: ConnId,
+        event: Event<'_>,
+        seen: Mono,
+        wire: &mut impl Wire,
+    ) -> Option<Finished> {
+        let flight = self.probes.at(key).expect("a connection's probe lives");
+        let watched = &self.watched[flight.endpoint as usize];
+        let profile = &watched.plan.profile;
+        let exchange = flight.probe.exchange().expect("a probe on a connection has an exchange");
+        let ending = match event {
+            Event::Connected => {
+                exchange.connected(seen);
+                None
+            }
+            Event::Sent(bytes) => {
+                exchange.sent(bytes);
+                return None;
+            }
+            Event::Received { bytes, arrived } => {
+                let ending = exchange.received(profile, bytes, arrived, seen);
+                if ending.is_none() {
+                    wire.watch(conn);
+                }
+                ending
+            }
+            Event::Broken(how) => Some(exchange.broken(profile, how, seen)),
+            Event::Released => None,
+        };
+        match ending {
+            Some(ending) => self.ended(key, ending, seen, wire),
+            None => {
+                if exchange.is_tls() {
+                    self.loose_ends.push(key);
+                }
+                self.arm_stage(key, seen);
+                None
+            }
+        }
+    }
+
+    /// Does what the last events ask for: answers of TLS, next hops and attempts, questions to DNS and what waited for
+    /// their answers. `now` is when it is done.
+    pub fn settle(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
+        while !self.loose_ends.is_empty() || self.dns_stirred {
+            while let Some(key) = self.loose_ends.pop() {
+                self.tie_up(key, now, wire, record);
+            }
+            if std::mem::take(&mut self.dns_stirred) {
+                self.ask(now, wire, record);
+            }
+        }
+    }
+
+    /// Whether [`Self::settle`] has anything to do.
+    #[must_use]
+    pub const fn has_loose_ends(&self) -> bool {
+        !self.loose_ends.is_empty() || self.dns_stirred
     }
 
     /// Adds `cpu_ns` of handling to the probe on `key`, if there is one.
     pub fn charge(&mut self, key: ConnId, cpu_ns: u64) {
-        if let Some(Conn { state: State::Busy(probe), .. }) = self.conns.at(key) {
-            probe.charge(cpu_ns);
+        if let Some(Conn::Probing(probe)) = self.conns.at(key)
+            && let Some(flight) = self.probes.at(*probe)
+        {
+            flight.probe.charge(cpu_ns);
         }
+    }
+
+    /// Hands out the samples of a probe that has ended, with `cpu_ns` of handling added.
+    pub fn report(finished: Finished, cpu_ns: u64, record: &mut impl FnMut(Sample)) {
+        let Finished { flight, verdict } = finished;
+        flight.probe.samples(verdict, cpu_ns, record);
     }
 
     /// Closes every connection that no probe is on.
     pub fn close_idle(&mut self, wire: &mut impl Wire) {
         let keys: Vec<ConnId> = self.conns.keys().collect();
         for key in keys {
-            let conn = self.conns.at(key).expect("listed just now");
-            if matches!(conn.state, State::Idle | State::Lingering) {
-                self.close(key, wire);
+            if !matches!(self.conns.at(key), Some(Conn::Probing(_) | Conn::Closing)) {
+                self.close(key, false, wire);
             }
         }
     }
@@ -393,112 +576,481 @@ impl Engine {
         wire: &mut impl Wire,
         record: &mut impl FnMut(Sample),
     ) {
-        let watched = &mut self.watched[endpoint as usize];
-        let missed = if watched.in_flight {
+        let watched = &self.watched[endpoint as usize];
+        let missed = if watched.in_flight > 0 {
             Some(MissReason::Overlap)
         } else if slot.late {
             Some(MissReason::Late)
-        } else if self.inflight >= self.limits.inflight_max {
-            Some(MissReason::InflightLimit)
         } else {
-            match watched.plan.address {
-                Ok(address) => self.start(endpoint, &slot, address, now, wire).err(),
-                Err(failure) => {
-                    self.counters.sampled += 1;
-                    record(unresolved_sample(&watched.plan, watched.id, slot.at, slot.lag, failure));
-                    None
-                }
-            }
+            None
         };
         if let Some(reason) = missed {
-            let watched = &self.watched[endpoint as usize];
-            self.counters.missed += 1;
-            record(Sample::missed(slot.at, watched.id, slot.lag, reason, watched.plan.flags()));
+            self.miss(endpoint, &slot, reason, record);
+            return;
         }
+        let probe = Probe::start(&watched.plan, watched.id, slot.at, slot.lag, now);
+        let flight =
+            Box::new(Flight { endpoint, conn: None, again: false, borrowed: None, counted: None, probe });
+        let Ok(key) = self.probes.insert(flight) else {
+            self.miss(endpoint, &slot, MissReason::InflightLimit, record);
+            return;
+        };
+        let watched = &mut self.watched[endpoint as usize];
+        watched.in_flight += 1;
+        self.totals.arm(key.index, self.profiles[watched.profile as usize].total, now);
+        self.go(key, Some(&slot), now, wire, record);
     }
 
-    fn start(
+    fn miss(&mut self, endpoint: u32, slot: &Slot, reason: MissReason, record: &mut impl FnMut(Sample)) {
+        let watched = &self.watched[endpoint as usize];
+        self.counters.missed += 1;
+        record(Sample::missed(slot.at, watched.id, slot.lag, reason, watched.plan.flags()));
+    }
+
+    /// The next exchange of a probe: on a kept connection, or by its address, or by its name.
+    ///
+    /// `slot` is there as long as the probe may still be missed instead: nothing has been sent for it.
+    fn go(
         &mut self,
-        endpoint: u32,
-        slot: &Slot,
-        address: SocketAddr,
+        key: ProbeId,
+        slot: Option<&Slot>,
         now: Mono,
         wire: &mut impl Wire,
-    ) -> Result<(), MissReason> {
-        let watched = &mut self.watched[endpoint as usize];
-        let idle = watched.idle.take();
-        let served_before = idle.is_some();
-        let probe = Box::new(Probe::start(&watched.plan, watched.id, slot.at, slot.lag, now, served_before));
-        let state = State::Busy(probe);
-        let key = if let Some(key) = idle {
-            self.conns.at(key).expect("an idle connection lives").state = state;
-            wire.send(key, &watched.plan.request);
-            key
-        } else {
-            let key =
-                self.conns.insert(Conn { endpoint, state }).map_err(|_full| MissReason::InflightLimit)?;
-            if wire.open(key, address, &watched.plan.request) == Err(NoSocket) {
-                self.conns.remove(key);
-                return Err(MissReason::InflightLimit);
+        record: &mut impl FnMut(Sample),
+    ) {
+        let flight = self.probes.at(key).expect("a probe that goes on lives");
+        let watched = &mut self.watched[flight.endpoint as usize];
+        if flight.probe.is_first()
+            && let Some(conn) = watched.idle.take()
+        {
+            self.reuse(key, conn, now, wire);
+            return;
+        }
+        let profile = &watched.plan.profile;
+        let (target, port, name) = match flight.probe.hop() {
+            None => (watched.plan.known_address(), watched.plan.origin.port, watched.name),
+            Some(hop) => {
+                let origin = &hop.origin;
+                // A redirect to the endpoint's own origin goes where its owner pinned it.
+                let pinned = watched.plan.pinned.filter(|_| *origin == *watched.plan.origin);
+                let address = pinned.or_else(|| origin.address());
+                let name = match (&origin.host, address) {
+                    (Host::Domain(name), None) => {
+                        let name = self.resolver.intern(name, profile.family);
+                        flight.borrowed = Some(name);
+                        Some(name)
+                    }
+                    _ => None,
+                };
+                (address, origin.port, name)
             }
-            self.counters.opened += 1;
-            key
         };
-        watched.in_flight = true;
-        self.inflight += 1;
-        self.deadlines.arm(key.index, watched.timeout_class, now);
-        Ok(())
+        let looked_up = match (target, name) {
+            (Some(ip), _) => {
+                self.connect(key, SocketAddr::new(ip, port), slot, now, wire, record);
+                return;
+            }
+            (None, None) => Lookup::Failed(Failure::DnsNotFound),
+            (None, Some(name)) => {
+                let looked_up = self.resolver.lookup(name, profile.dns, now);
+                if matches!(looked_up, Lookup::Pending) {
+                    self.waiting.entry((name, profile.dns)).or_default().push(key);
+                    self.dns_stirred = true;
+                    self.arm_stage(key, now);
+                }
+                looked_up
+            }
+        };
+        match looked_up {
+            Lookup::Pending => {}
+            Lookup::Known(known) => {
+                self.probes.at(key).expect("as above").probe.resolved(now, now, known.stale, false);
+                self.connect_to(key, &known, slot, now, wire, record);
+            }
+            Lookup::Failed(failure) => {
+                let flight = self.probes.at(key).expect("as above");
+                let ending = flight.probe.unresolved(failure, now);
+                self.end_and_report(key, ending, now, wire, record);
+            }
+        }
     }
 
-    /// Takes the probe off its connection, and decides what becomes of that.
-    fn finish(&mut self, key: ConnId, verdict: Verdict, now: Mono, wire: &mut impl Wire) -> Finished {
-        let conn = self.conns.at(key).expect("a busy connection lives");
-        let endpoint = conn.endpoint;
-        let watched = &mut self.watched[endpoint as usize];
-        let wanted = watched.plan.connection == Connection::Reuse && now < self.stop_at;
-        let parting = match verdict.parting {
-            Parting::Keep if !wanted => Parting::Linger,
-            parting => parting,
+    /// Connects to the first address, or, if the endpoint asks for it, makes a probe of every one.
+    fn connect_to(
+        &mut self,
+        key: ProbeId,
+        known: &Known,
+        slot: Option<&Slot>,
+        now: Mono,
+        wire: &mut impl Wire,
+        record: &mut impl FnMut(Sample),
+    ) {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let endpoint = flight.endpoint;
+        let watched = &self.watched[endpoint as usize];
+        let port = flight.probe.hop().map_or(watched.plan.origin.port, |hop| hop.origin.port);
+        let Some((first, others)) = known.addresses.split_first() else {
+            self.fail(key, Failure::DnsNotFound, now, wire, record);
+            return;
         };
-        let next = if parting == Parting::Keep { State::Idle } else { State::Lingering };
-        let State::Busy(probe) = std::mem::replace(&mut conn.state, next) else {
-            unreachable!("only a busy connection has a probe to finish")
-        };
-        watched.in_flight = false;
-        self.inflight -= 1;
-        self.counters.sampled += 1;
-        self.deadlines.disarm(key.index);
-        match parting {
-            Parting::Keep => {
-                watched.idle = Some(key);
-                wire.watch(key);
+        if watched.plan.profile.every_address && flight.probe.is_first() {
+            for ip in others {
+                self.counters.due += 1;
+                let watched = &mut self.watched[endpoint as usize];
+                let original = self.probes.at(key).expect("as above");
+                let (twin_slot, twin) = (original.probe.slot(), original.probe.twin(&watched.plan));
+                let flight = Box::new(Flight {
+                    endpoint,
+                    conn: None,
+                    again: false,
+                    borrowed: None,
+                    counted: None,
+                    probe: twin,
+                });
+                let Ok(twin) = self.probes.insert(flight) else {
+                    let slot = Slot { at: twin_slot.0, lag: twin_slot.1, late: false };
+                    self.miss(endpoint, &slot, MissReason::InflightLimit, record);
+                    continue;
+                };
+                watched.in_flight += 1;
+                self.totals.arm(twin.index, self.profiles[watched.profile as usize].total, now);
+                self.connect(twin, SocketAddr::new(*ip, port), slot, now, wire, record);
             }
-            Parting::Linger => self.deadlines.arm(key.index, self.linger, now),
-            Parting::Close => self.close(key, wire),
         }
+        self.connect(key, SocketAddr::new(*first, port), slot, now, wire, record);
+    }
+
+    /// Puts a probe on a connection kept from before.
+    fn reuse(&mut self, key: ProbeId, conn: ConnId, now: Mono, wire: &mut impl Wire) {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let plan = &self.watched[flight.endpoint as usize].plan;
+        let occupied =
+            std::mem::replace(self.conns.at(conn).expect("an idle connection lives"), Conn::Probing(key));
+        let Conn::Idle { session, address, .. } = occupied else {
+            unreachable!("only idle connections are kept")
+        };
+        let request = plan.request.render(self.random.draw());
+        let exchange = Exchange::reused(
+            &plan.profile,
+            &request,
+            session.map(|session| *session),
+            now,
+            flight.probe.deadline(),
+        );
+        flight.conn = Some(conn);
+        flight.probe.begin(address, exchange);
+        let exchange = flight.probe.exchange().expect("it has just begun");
+        match exchange.take_output(now) {
+            Some(sealed) => wire.send(conn, &sealed),
+            None => wire.send(conn, &request),
+        }
+        self.arm_stage(key, now);
+    }
+
+    /// Opens a connection for a probe, if policy and politeness let it.
+    fn connect(
+        &mut self,
+        key: ProbeId,
+        address: SocketAddr,
+        slot: Option<&Slot>,
+        now: Mono,
+        wire: &mut impl Wire,
+        record: &mut impl FnMut(Sample),
+    ) {
+        if !self.policy.allows(address) {
+            self.fail(key, Failure::PolicyBlocked, now, wire, record);
+            return;
+        }
+        let flight = self.probes.at(key).expect("the caller has it");
+        let watched = &self.watched[flight.endpoint as usize];
+        let shared = &self.profiles[watched.profile as usize];
+        let profile = &watched.plan.profile;
+        if profile.polite && flight.counted.is_none() && Origins::counts(address.ip()) {
+            match self.origins.start(address.ip(), now) {
+                Ok(()) => flight.counted = Some(address.ip()),
+                Err(_full) if slot.is_some() => {
+                    self.miss_instead(key, MissReason::OriginLimit, record);
+                    return;
+                }
+                // It has been under way already: let it end.
+                Err(_full) => {}
+            }
+        }
+        let (origin, request) = match flight.probe.hop() {
+            None => (&*watched.plan.origin, watched.plan.request.render(self.random.draw())),
+            Some(hop) => (&hop.origin, Arc::clone(&hop.request)),
+        };
+        let session = match origin.tls.then(|| shared.session(origin)).transpose() {
+            Ok(session) => session,
+            Err(failure) => {
+                self.fail(key, failure, now, wire, record);
+                return;
+            }
+        };
+        let mut exchange = Exchange::fresh(profile, &request, session, now, flight.probe.deadline());
+        let first = exchange.take_output(now).unwrap_or(request);
+        let route = Route { address, transport: Transport::Tcp, source: profile.source.as_ref() };
+        let opened = match self.conns.insert(Conn::Probing(key)) {
+            Ok(conn) => match wire.open(conn, route, &first) {
+                Ok(()) => Some(conn),
+                Err(NoSocket) => {
+                    self.conns.remove(conn);
+                    None
+                }
+            },
+            Err(_full) => None,
+        };
+        match (opened, slot) {
+            (Some(conn), _) => {
+                self.counters.opened += 1;
+                flight.conn = Some(conn);
+                flight.probe.begin(address, exchange);
+                self.arm_stage(key, now);
+            }
+            (None, Some(_)) => self.miss_instead(key, MissReason::InflightLimit, record),
+            (None, None) => self.fail(key, Failure::ConnectFailed, now, wire, record),
+        }
+    }
+
+    /// The limit of the present stage, where it has one of its own.
+    fn arm_stage(&mut self, key: ProbeId, now: Mono) {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let watched = &self.watched[flight.endpoint as usize];
+        if !self.profiles[watched.profile as usize].limited {
+            return;
+        }
+        self.stages.disarm(key.index);
+        if let Some(span) = flight.probe.stage_limit(&watched.plan) {
+            let class = self.stages.class(span);
+            self.stages.arm(key.index, class, now);
+        }
+    }
+
+    /// What a probe left to be done.
+    fn tie_up(&mut self, key: ProbeId, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
+        let Some(flight) = self.probes.at(key) else { return };
+        match (flight.conn, flight.probe.exchange()) {
+            (Some(conn), Some(exchange)) => {
+                if let Some(answer) = exchange.take_output(now) {
+                    wire.send(conn, &answer);
+                }
+            }
+            (None, _) if std::mem::take(&mut flight.again) => {
+                flight.probe.go_on(now);
+                if let Some(name) = flight.borrowed.take() {
+                    self.resolver.release(name);
+                }
+                self.go(key, None, now, wire, record);
+            }
+            // It waits for its name.
+            _ => {}
+        }
+    }
+
+    /// Carries questions to DNS, and wakes who waited for answers.
+    fn ask(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
+        while let Some(action) = self.resolver.poll(now) {
+            match action {
+                Action::Ask { query, server, transport, message } => {
+                    let route = Route { address: server, transport, source: None };
+                    let opened = self.conns.insert(Conn::Asking(query)).ok().filter(|conn| {
+                        let opened = wire.open(*conn, route, &message.into()).is_ok();
+                        if !opened {
+                            self.conns.remove(*conn);
+                        }
+                        opened
+                    });
+                    match opened {
+                        Some(conn) => {
+                            self.counters.questions += 1;
+                            self.questions.insert(query, conn);
+                        }
+                        None => self.resolver.failed(query, now),
+                    }
+                }
+                Action::Close { query } => {
+                    if let Some(conn) = self.questions.remove(&query) {
+                        self.close(conn, false, wire);
+                    }
+                }
+                Action::Wake { name, mode, result, at: arrived } => {
+                    for key in self.waiting.remove(&(name, mode)).unwrap_or_default() {
+                        self.wake(key, &result, arrived, now, wire, record);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake(
+        &mut self,
+        key: ProbeId,
+        result: &Result<Known, Failure>,
+        arrived: Mono,
+        now: Mono,
+        wire: &mut impl Wire,
+        record: &mut impl FnMut(Sample),
+    ) {
+        // It may have run out of time, and a stranger may have its place: generations tell.
+        let Some(flight) = self.probes.at(key) else { return };
+        match result {
+            Ok(known) => {
+                flight.probe.resolved(arrived, now, known.stale, true);
+                self.connect_to(key, known, None, now, wire, record);
+            }
+            Err(failure) => {
+                let ending = flight.probe.unresolved(*failure, arrived);
+                self.end_and_report(key, ending, now, wire, record);
+            }
+        }
+    }
+
+    /// The present exchange cannot be made.
+    fn fail(
+        &mut self,
+        key: ProbeId,
+        failure: Failure,
+        now: Mono,
+        wire: &mut impl Wire,
+        record: &mut impl FnMut(Sample),
+    ) {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let ending = flight.probe.refused(failure, now);
+        self.end_and_report(key, ending, now, wire, record);
+    }
+
+    fn end_and_report(
+        &mut self,
+        key: ProbeId,
+        ending: Ending,
+        now: Mono,
+        wire: &mut impl Wire,
+        record: &mut impl FnMut(Sample),
+    ) {
+        if let Some(finished) = self.ended(key, ending, now, wire) {
+            Self::report(finished, 0, record);
+        }
+    }
+
+    /// A probe for which nothing was sent becomes a missed slot after all.
+    fn miss_instead(&mut self, key: ProbeId, reason: MissReason, record: &mut impl FnMut(Sample)) {
+        let flight = self.land(key);
+        let (at, lag) = flight.probe.slot();
+        self.miss(flight.endpoint, &Slot { at, lag, late: false }, reason, record);
+    }
+
+    /// An exchange is over, or was never made: what becomes of its connection, and of its probe.
+    fn ended(&mut self, key: ProbeId, ending: Ending, now: Mono, wire: &mut impl Wire) -> Option<Finished> {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let endpoint = flight.endpoint;
+        let plan = &self.watched[endpoint as usize].plan;
+        let kept = flight.probe.is_first();
+        let conn = flight.conn.take();
+        let (next, left) = flight.probe.ended(plan, ending);
+        flight.again = matches!(next, Next::Again);
+        if let Some(conn) = conn {
+            let kept = kept.then_some(left.address).flatten();
+            self.part(conn, endpoint, ending.parting, kept, left.session, now, wire);
+        }
+        match next {
+            Next::Again => {
+                self.stages.disarm(key.index);
+                self.loose_ends.push(key);
+                None
+            }
+            Next::Done(verdict) => {
+                let flight = self.land(key);
+                self.counters.sampled += 1;
+                Some(Finished { flight, verdict })
+            }
+        }
+    }
+
+    /// Takes a probe out of the air.
+    fn land(&mut self, key: ProbeId) -> Box<Flight> {
+        self.totals.disarm(key.index);
+        self.stages.disarm(key.index);
+        let mut flight = self.probes.remove(key).expect("a probe lands once");
+        if let Some(name) = flight.borrowed.take() {
+            self.resolver.release(name);
+        }
+        if let Some(ip) = flight.counted.take() {
+            self.origins.end(ip);
+        }
+        self.watched[flight.endpoint as usize].in_flight -= 1;
         if matches!(self.pace, Pace::ClosedLoop) {
-            self.ready.push_back(endpoint);
+            self.ready.push_back(flight.endpoint);
         }
-        Finished { probe, verdict }
+        flight
     }
 
-    fn close(&mut self, key: ConnId, wire: &mut impl Wire) {
-        self.deadlines.disarm(key.index);
-        let conn = self.conns.at(key).expect("only what lives is closed");
-        debug_assert!(!matches!(conn.state, State::Busy(_) | State::Closing), "closed once, when idle");
-        conn.state = State::Closing;
-        let watched = &mut self.watched[conn.endpoint as usize];
-        if watched.idle == Some(key) {
-            watched.idle = None;
+    /// What becomes of a connection whose exchange is over. `kept`: its endpoint may use it again, and it leads there.
+    #[expect(clippy::too_many_arguments, reason = "each of them decides")]
+    fn part(
+        &mut self,
+        conn: ConnId,
+        endpoint: u32,
+        parting: Parting,
+        kept: Option<SocketAddr>,
+        session: Option<tls::Session>,
+        now: Mono,
+        wire: &mut impl Wire,
+    ) {
+        let watched = &mut self.watched[endpoint as usize];
+        let profile = &watched.plan.profile;
+        let kept = kept.filter(|_| profile.connection == Connection::Reuse && now < self.stop_at);
+        let abruptly = profile.close == ClosePolicy::Rst;
+        let state = self.conns.at(conn).expect("it has just been used");
+        match (parting, kept, profile.close) {
+            (Parting::Keep, Some(address), _) => {
+                *state = Conn::Idle { endpoint, address, session: session.map(Box::new) };
+                watched.idle = Some(conn);
+                wire.watch(conn);
+            }
+            (Parting::Keep | Parting::Linger, _, ClosePolicy::Peer) => {
+                *state = Conn::Lingering;
+                self.lingers.arm(conn.index, self.linger, now);
+            }
+            _ => self.close(conn, abruptly, wire),
         }
-        if wire.close(key) == Close::Done {
+    }
+
+    fn close(&mut self, key: ConnId, abruptly: bool, wire: &mut impl Wire) {
+        self.lingers.disarm(key.index);
+        let conn = self.conns.at(key).expect("only what lives is closed");
+        debug_assert!(!matches!(conn, Conn::Closing), "closed once");
+        if let Conn::Idle { endpoint, .. } = std::mem::replace(conn, Conn::Closing) {
+            let watched = &mut self.watched[endpoint as usize];
+            if watched.idle == Some(key) {
+                watched.idle = None;
+            }
+        }
+        if wire.close(key, abruptly) == Close::Done {
             self.release(key);
         }
     }
 
     fn release(&mut self, key: ConnId) {
         let conn = self.conns.remove(key).expect("released once");
-        debug_assert!(matches!(conn.state, State::Closing), "the wire releases what it was told to close");
+        debug_assert!(matches!(conn, Conn::Closing), "the wire releases what it was told to close");
+    }
+}
+
+impl SharedProfile {
+    fn session(&self, origin: &HostPort) -> Result<tls::Session, Failure> {
+        let (Some(config), Some(server)) = (&self.tls, origin.server()) else {
+            return Err(Failure::TlsProtocol);
+        };
+        config.session(&server)
+    }
+
+    fn new(profile: &Profile, totals: &mut Deadlines, roots: &tls::Roots) -> Self {
+        Self {
+            total: totals.class(profile.timeout),
+            // Made by whoever loaded the endpoint, to say what is wrong with it; here for this shard alone.
+            tls: tls::Config::new(&profile.tls, roots).ok(),
+            limited: profile.timeouts != Timeouts::default(),
+        }
     }
 }
 

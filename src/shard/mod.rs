@@ -1,8 +1,8 @@
 //! A probing core: one pinned thread, one glommio executor, one task, one ring.
 //!
 //! ```text
-//! turn:  take completions ─► expire deadlines ─► start what is due ─► enter the ring, once
-//!                                                                     │ nothing in flight or due soon
+//! turn:  take completions ─► expire deadlines ─► start what is due ─► enter the ring, and wait
+//!                            each is settled      each is submitted   │ nothing in flight or due soon
 //!                                                                     ▼
 //!                                                            sleep in glommio on the ring's eventfd
 //! ```
@@ -13,21 +13,24 @@
 
 pub mod deadlines;
 pub mod engine;
+pub mod origins;
 pub mod placement;
+pub mod random;
 #[expect(unsafe_code, reason = "the kernel's ring is shared memory; the argument is in its first comment")]
 pub mod ring;
 pub mod slab;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
-use self::engine::{Engine, Event, Limits, Pace};
+use self::engine::{Engine, Event, Limits, Pace, Surroundings};
 use self::ring::Ring;
-use crate::clock::{Micros, Mono, Reading};
+use crate::clock::{Micros, Mono};
 use crate::config;
 use crate::probe::Plan;
 use crate::sample::{EndpointId, Sample};
@@ -43,8 +46,10 @@ pub struct Assignment<L> {
     pub load: L,
     /// Its bounds.
     pub limits: Limits,
-    /// Joins wall and monotonic time, the same for all shards.
-    pub anchor: Reading,
+    /// What it has beside its endpoints.
+    pub surroundings: Surroundings,
+    /// The local ports that its connections take, if not any.
+    pub ports: Option<RangeInclusive<u16>>,
     /// Where its samples go.
     pub samples: rtrb::Producer<Sample>,
 }
@@ -61,6 +66,8 @@ pub struct Gauges {
     pub missed: AtomicU64,
     /// See [`engine::Counters::opened`].
     pub opened: AtomicU64,
+    /// See [`engine::Counters::questions`].
+    pub questions: AtomicU64,
     /// Samples lost because the ring to the writer was full.
     pub dropped: AtomicU64,
     /// Probes in flight.
@@ -141,7 +148,7 @@ struct Outlet {
 
 impl Outlet {
     fn put(&mut self, sample: Sample) {
-        debug_assert!(sample.phases_sum_to_total(), "phases sum to the total");
+        debug_assert!(sample.phases_sum_to_total(), "phases sum to the total: {sample:?}");
         if self.samples.push(sample).is_err() {
             self.dropped += 1;
         }
@@ -153,15 +160,15 @@ where
     L: FnOnce() -> (E, Pace),
     E: ExactSizeIterator<Item = (EndpointId, Plan)>,
 {
-    let Assignment { load, limits, anchor, samples, .. } = assignment;
+    let Assignment { load, limits, surroundings, ports, samples, .. } = assignment;
     let mut outlet = Outlet { samples, dropped: 0 };
     ring::ask_for_short_slices();
-    let mut ring = Ring::new()?;
+    let mut ring = Ring::new(ports)?;
     // glommio's first sleep may take tens of milliseconds (it registers its membarrier then): not on our time.
     glommio::timer::sleep(Duration::from_micros(1)).await;
     let wakeup = ring.sockets().wakeup_file()?;
     let (endpoints, pace) = load();
-    let mut engine = Engine::new(endpoints, pace, limits, anchor);
+    let mut engine = Engine::new(endpoints, pace, limits, surroundings);
     engine.begin(Mono::now());
     let mut parks = 0;
     loop {
@@ -207,10 +214,21 @@ const PARK_MAX: Duration = config::PARK_MAX.as_duration();
 const EVENTFD_BYTES: usize = 8;
 
 /// Expires and starts what is due; whether more is due already.
+///
+/// Each start is stamped and submitted by itself: of eight that share a stamp and an enter, the last leaves when the
+/// kernel has sent seven others, and that would be its origin's latency.
 fn work(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, now: Mono) -> bool {
     let mut record = |sample| outlet.put(sample);
     engine.expire(now, ring.sockets(), &mut record);
-    engine.start_due(now, ring.sockets(), &mut record)
+    let mut more_due = true;
+    for _ in 0..config::DRAIN_PER_TURN_MAX {
+        more_due = engine.start_due(Mono::now(), ring.sockets(), &mut record);
+        ring.sockets().submit();
+        if !more_due {
+            break;
+        }
+    }
+    more_due
 }
 
 /// One turn of the ring. The clock is read once per event that carries bytes: the end of handling one is the
@@ -221,17 +239,19 @@ fn turn(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, wait: Option<
         seen = seen.max(reading.mono);
         let costs = matches!(event, Event::Received { .. });
         let finished = engine.handle(conn, event, seen, sockets);
-        let cost_ns = if costs || finished.is_some() {
+        let mut record = |sample| outlet.put(sample);
+        if costs || finished.is_some() || engine.has_loose_ends() {
             let now = Mono::now();
             let cost_ns = now.nanos_since(seen);
             seen = now;
-            cost_ns
-        } else {
-            0
-        };
-        match finished {
-            Some(finished) => outlet.put(finished.sample(cost_ns)),
-            None => engine.charge(conn, cost_ns),
+            match finished {
+                Some(finished) => Engine::report(finished, cost_ns, &mut record),
+                None => engine.charge(conn, cost_ns),
+            }
+        }
+        if engine.has_loose_ends() {
+            engine.settle(seen, sockets, &mut record);
+            sockets.submit();
         }
     })
 }
@@ -251,6 +271,7 @@ fn publish(gauges: &Gauges, engine: &Engine, enters: u64, dropped: u64, parks: u
     gauges.sampled.store(counters.sampled, Ordering::Relaxed);
     gauges.missed.store(counters.missed, Ordering::Relaxed);
     gauges.opened.store(counters.opened, Ordering::Relaxed);
+    gauges.questions.store(counters.questions, Ordering::Relaxed);
     gauges.inflight.store(u64::from(engine.inflight()), Ordering::Relaxed);
     gauges.enters.store(enters, Ordering::Relaxed);
     gauges.dropped.store(dropped, Ordering::Relaxed);

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! fresh:   CONNECT ─link─► SEND ─link─► RECVMSG(multishot)      three entries, one submission
-//! reused:                  SEND                                  the receive is armed already
+//! more:                    SEND                                  the receive is armed already
 //! watched: POLL_ADD, once, if the connection lives on after its first bytes
 //! close:   (ASYNC_CANCEL if something is in flight) CLOSE
 //! ```
@@ -21,6 +21,9 @@
 //! cancelled and armed anew until it has said itself how the connection ended, so that no byte in front of the
 //! RST is lost.
 //!
+//! A question to a DNS server is the same chain on a datagram socket, which CONNECT gives a port of its own and a
+//! kernel that drops what comes from elsewhere.
+//!
 //! In scope: the life of file descriptors and of everything the kernel has a pointer to.
 //! Out of scope: what to connect to and what the bytes mean ([`super::engine`]).
 //!
@@ -28,18 +31,19 @@
 //! - *socket addresses* and the *timespec* and *message header*: read while the entry is being submitted, and
 //!   not after (`io_connect_prep`, `io_timeout_prep`, `io_recvmsg_prep`). They live in boxes that are as old as
 //!   the ring and are reused only after a submission.
-//! - *requests*: read until the SEND completes. `Socket::request` keeps them, and is let go only on the
+//! - *bytes to send*: read until the SEND completes. `Socket::sending` keeps them, and is let go only on the
 //!   SEND's completion, or with the ring.
 //! - *receive buffers*: written at any time while the kernel owns them. We read one only between the
 //!   completion that names it and giving it back.
 //!
 //! When a ring is dropped the kernel ends what is in flight a little later than `close(2)` returns. So nothing
-//! it may still touch is ever freed: receive buffers live as long as the process, and the request of an
-//! unfinished SEND is leaked. A process makes as many rings as it has shards, once.
+//! it may still touch is ever freed: receive buffers live as long as the process, and the bytes of an
+//! unfinished SEND are leaked. A process makes as many rings as it has shards, once.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -52,10 +56,11 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
-use super::engine::{Close, ConnId, Event, NoSocket, Wire};
+use super::engine::{Close, ConnId, Event, NoSocket, Route, Wire};
 use crate::clock::{Mono, Reading};
 use crate::config;
-use crate::probe::Broken;
+use crate::dns::Transport;
+use crate::probe::{Broken, Source};
 
 /// One shard's ring. Belongs to the thread that made it: the kernel refuses any other.
 pub struct Ring {
@@ -79,6 +84,8 @@ pub struct Sockets {
     wakeup: OwnedFd,
     /// Enters so far: a cost that is counted, not guessed.
     enters: u64,
+    /// The local ports that connections take, if not any.
+    ports: Option<RangeInclusive<u16>>,
     /// A socket that does nothing but ask for timestamps: see [`keep_timestamps_on`].
     _timestamps: Option<OwnedFd>,
 }
@@ -112,18 +119,21 @@ struct Socket {
     watched: bool,
     /// and has told of one: the receive may have missed it.
     hung_up: bool,
-    /// The request being sent: the kernel reads it until SEND completes.
-    request: Option<Arc<[u8]>>,
+    /// The bytes being sent: the kernel reads them until SEND completes.
+    sending: Option<Arc<[u8]>>,
+    /// What is to be sent after that.
+    unsent: Option<Arc<[u8]>>,
 }
 
 const BUFFER_GROUP: u16 = 0;
 
 impl Ring {
-    /// Sets up ring, buffers and wake-up.
+    /// Sets up ring, buffers and wake-up. Connections take their local ports from `ports`, if that is given: shards
+    /// that share all ports would look for free ones in each other's way.
     ///
     /// Errors: those of `io_uring_setup(2)`; `EPERM` and `ENOSYS` mean that io_uring is forbidden here, which
     /// `ringprobe doctor` explains.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(ports: Option<RangeInclusive<u16>>) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -148,6 +158,7 @@ impl Ring {
                 wakeup_at: None,
                 wakeup,
                 enters: 0,
+                ports,
                 _timestamps: keep_timestamps_on(),
             },
             buffers,
@@ -255,6 +266,14 @@ impl Sockets {
         !self.uring.completion().is_empty()
     }
 
+    /// Submits what was asked for, now and without looking at what came back: what is sent leaves when its start was
+    /// stamped, and not when the rest of the turn is done.
+    pub fn submit(&mut self) {
+        if !self.uring.submission().is_empty() {
+            self.flush();
+        }
+    }
+
     fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.enters += 1;
         self.addresses_used = 0;
@@ -326,7 +345,7 @@ impl Sockets {
         }
         let mut asked_bytes = 0;
         if op == Op::Send {
-            asked_bytes = socket.request.take().map_or(0, |request| request.len() as u64);
+            asked_bytes = socket.sending.take().map_or(0, |bytes| bytes.len() as u64);
         }
         if socket.closing {
             return (socket.owed == 0).then(|| {
@@ -338,6 +357,9 @@ impl Sockets {
             (Op::Connect, 0) => Some(Event::Connected),
             // With MSG_WAITALL the kernel sends all of it or fails; less than all is a failure half-way.
             (Op::Send, 0..) if u64::from(completion.result.unsigned_abs()) == asked_bytes => {
+                if let Some(bytes) = socket.unsent.take() {
+                    self.push_send(conn, bytes);
+                }
                 Some(Event::Sent(asked_bytes))
             }
             (Op::Send, 0..) => Some(Event::Broken(Broken::SendFailed)),
@@ -377,8 +399,10 @@ impl Sockets {
         }
     }
 
-    fn push_send(&mut self, conn: ConnId, request: (*const u8, u32)) {
-        self.push(&[send_entry(self.raw_fd(conn), request).user_data(pack(conn, Op::Send))]);
+    fn push_send(&mut self, conn: ConnId, bytes: Arc<[u8]>) {
+        let entry = send_entry(self.raw_fd(conn), span(&bytes));
+        self.sockets[conn.index as usize].sending = Some(bytes);
+        self.push(&[entry.user_data(pack(conn, Op::Send))]);
         self.owe(conn, Op::Send as u8);
     }
 
@@ -412,7 +436,7 @@ impl Sockets {
     fn release(&mut self, conn: ConnId) {
         let socket = &mut self.sockets[conn.index as usize];
         debug_assert_eq!(socket.owed, 0, "nothing is in flight");
-        socket.request = None;
+        (socket.sending, socket.unsent) = (None, None);
         socket.closing = false;
         let fd = socket.fd.take().map(IntoRawFd::into_raw_fd).expect("released once");
         // The number is free again only when the entry is executed; a socket made before that has another.
@@ -420,19 +444,40 @@ impl Sockets {
         self.push(&[close]);
     }
 
-    fn new_socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    fn new_socket(&self, route: &Route<'_>) -> Result<OwnedFd, Errno> {
+        let (address, source) = (route.address, route.source);
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let kind = match route.transport {
+            Transport::Tcp => SocketType::STREAM,
+            Transport::Udp => SocketType::DGRAM,
+        };
         // Not O_NONBLOCK: the ring would take that as "do not wait" and answer EAGAIN.
-        let fd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
         ask_for_receive_timestamps(&fd);
+        match source {
+            None => {}
+            // The port is chosen by CONNECT, which knows the other end: one port serves many of those.
+            Some(Source::Address(ip)) => {
+                set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_u32.to_le_bytes())?;
+                rustix::net::bind(&fd, &SocketAddr::new(*ip, 0))?;
+            }
+            Some(Source::Interface(name)) => {
+                set_option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())?;
+            }
+        }
+        if let (Some(ports), Transport::Tcp) = (&self.ports, route.transport) {
+            let range = u32::from(*ports.end()) << 16 | u32::from(*ports.start());
+            // Linux 6.3 and later know it; before, ports are anybody's, and only looked for a little longer.
+            let _ = set_option(&fd, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range.to_le_bytes());
+        }
         Ok(fd)
     }
 }
 
 impl Wire for Sockets {
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket> {
-        let fd = Self::new_socket(address).map_err(|_errno| NoSocket)?;
-        if request.len() > NAGLE_MATTERS_BYTES {
+    fn open(&mut self, conn: ConnId, route: Route<'_>, first: &Arc<[u8]>) -> Result<(), NoSocket> {
+        let fd = self.new_socket(&route).map_err(|_errno| NoSocket)?;
+        if first.len() > NAGLE_MATTERS_BYTES && route.transport == Transport::Tcp {
             // An error would cost 40 ms at worst, never correctness.
             let _ = sockopt::set_tcp_nodelay(&fd, true);
         }
@@ -449,32 +494,38 @@ impl Wire for Sockets {
             closing: false,
             watched: false,
             hung_up: false,
-            request: Some(Arc::clone(request)),
+            sending: Some(Arc::clone(first)),
+            unsent: None,
         };
         if self.room() < 3 || self.addresses_used == self.addresses.len() {
             self.flush();
         }
         let slot = &mut self.addresses[self.addresses_used];
         self.addresses_used += 1;
-        *slot = Address::from(address);
-        let (pointer, length) = slot.as_raw(&address);
+        *slot = Address::from(route.address);
+        let (pointer, length) = slot.as_raw(&route.address);
         let link = squeue::Flags::IO_LINK;
-        let whole = (request.as_ptr(), u32::try_from(request.len()).expect("bounded by REQUEST_BYTES_MAX"));
         let connect = opcode::Connect::new(raw, pointer, length).build();
         let chain = [
             connect.flags(link).user_data(pack(conn, Op::Connect)),
-            send_entry(raw, whole).flags(link).user_data(pack(conn, Op::Send)),
+            send_entry(raw, span(first)).flags(link).user_data(pack(conn, Op::Send)),
             self.receive_entry(raw).user_data(pack(conn, Op::Receive)),
         ];
         self.push(&chain);
         Ok(())
     }
 
-    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) {
+    fn send(&mut self, conn: ConnId, bytes: &Arc<[u8]>) {
         let socket = self.socket(conn).expect("the engine sends on what lives");
-        socket.request = Some(Arc::clone(request));
-        let whole = (request.as_ptr(), u32::try_from(request.len()).expect("bounded by REQUEST_BYTES_MAX"));
-        self.push_send(conn, whole);
+        if socket.owed & Op::Send as u8 == 0 {
+            self.push_send(conn, Arc::clone(bytes));
+            return;
+        }
+        // Two SENDs at once might overtake each other. Behind a whole one this waits for a completion, which is
+        // there as a rule before the origin has answered.
+        let unsent = socket.unsent.take();
+        socket.unsent =
+            Some(unsent.map_or_else(|| Arc::clone(bytes), |before| [&*before, bytes].concat().into()));
     }
 
     fn watch(&mut self, conn: ConnId) {
@@ -487,8 +538,13 @@ impl Wire for Sockets {
         self.owe(conn, Op::Watch as u8);
     }
 
-    fn close(&mut self, conn: ConnId) -> Close {
+    fn close(&mut self, conn: ConnId, abruptly: bool) -> Close {
         let socket = self.socket(conn).expect("the engine closes what lives");
+        if abruptly && let Some(fd) = &socket.fd {
+            // Without it the connection ends in TIME_WAIT, which is no worse than what everybody does.
+            let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+        }
+        socket.unsent = None;
         if socket.owed == 0 {
             self.release(conn);
             return Close::Done;
@@ -555,6 +611,11 @@ fn unpack(user_data: u64) -> Option<(ConnId, Op)> {
     Some((ConnId { index, generation }, op))
 }
 
+/// Where bytes lie and how many they are, as the ring wants it.
+fn span(bytes: &Arc<[u8]>) -> (*const u8, u32) {
+    (bytes.as_ptr(), u32::try_from(bytes.len()).expect("bounded by REQUEST_BYTES_MAX and TLS framing"))
+}
+
 fn send_entry(fd: Fd, (pointer, length): (*const u8, u32)) -> squeue::Entry {
     // MSG_NOSIGNAL: a broken pipe is an outcome, not a signal. MSG_WAITALL: the kernel goes on after a short
     // write, and a link to the next entry holds.
@@ -575,18 +636,24 @@ fn broken(op: Op, errno: Errno) -> Broken {
 /// Asks for the time at which the kernel's stack had each segment (`SOF_TIMESTAMPING_RX_SOFTWARE`). Refusal is
 /// no error: the probe's samples are then flagged `user_time`.
 fn ask_for_receive_timestamps(socket: &OwnedFd) {
-    let flags: libc::c_uint = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
-    // SAFETY: the value is a local of the size that is passed, read before the call returns.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPING,
-            (&raw const flags).cast(),
-            size_of_u32(),
-        );
+    let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &flags.to_le_bytes());
+}
+
+/// `setsockopt(2)`, for options that no crate has a function for.
+fn set_option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the value is a slice of the length that is passed, read before the call returns.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
     }
 }
+
+/// `IP_LOCAL_PORT_RANGE` (`ip(7)`, Linux 6.3), which libc does not name yet.
+const IP_LOCAL_PORT_RANGE: i32 = 51;
 
 /// The kernel stamps packets only while some socket wants it, and patches its own code, on all CPUs, when the first
 /// one comes and when the last one goes (`net_enable_timestamp`). With few probes at a time that would be each
@@ -595,10 +662,6 @@ fn keep_timestamps_on() -> Option<OwnedFd> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
     ask_for_receive_timestamps(&socket);
     Some(socket)
-}
-
-const fn size_of_u32() -> libc::socklen_t {
-    4
 }
 
 /// `IORING_RECVSEND_POLL_FIRST`, which the crate does not name.
@@ -794,7 +857,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         for socket in &mut self.sockets.sockets {
             if socket.owed & Op::Send as u8 != 0 {
-                std::mem::forget(socket.request.take());
+                std::mem::forget(socket.sending.take());
             }
         }
     }

@@ -15,7 +15,7 @@ use super::clock::{Agenda, Random};
 use crate::clock::{Micros, Mono};
 use crate::probe::Broken;
 use crate::sample::Failure;
-use crate::shard::engine::{Close, ConnId, NoSocket, Wire};
+use crate::shard::engine::{Close, ConnId, NoSocket, Route, Wire};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -128,7 +128,7 @@ impl Character {
             Self::IdleCloser => matches!(failure, None | Some(F::ClosedEarly | F::Reset)) || late && timeout,
             Self::Forgets => matches!(failure, None | Some(F::Reset | F::TtfbTimeout)),
             Self::Unavailable => matches!(failure, Some(F::StatusUnexpected)),
-            Self::Nameless => matches!(failure, Some(F::DnsNotFound)),
+            Self::Nameless => matches!(failure, Some(F::DnsNotFound | F::DnsFailed)),
         }
     }
 
@@ -160,10 +160,19 @@ impl Origin {
         Self { character, kept, timeout, round_trip_ns, response: response(character, random).into() }
     }
 
+    /// Where every origin listens.
+    pub const PORT: u16 = 80;
+
     /// The address of the origin of endpoint number `endpoint`.
     #[must_use]
+    pub fn ip(endpoint: u32) -> Ipv4Addr {
+        Ipv4Addr::from(0x0a00_0000 | endpoint)
+    }
+
+    /// The same with its port.
+    #[must_use]
     pub fn address(endpoint: u32) -> SocketAddr {
-        SocketAddr::new(Ipv4Addr::from(0x0a00_0000 | endpoint).into(), 80)
+        SocketAddr::new(Self::ip(endpoint).into(), Self::PORT)
     }
 }
 
@@ -480,11 +489,11 @@ impl Network {
 }
 
 impl Wire for Network {
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket> {
+    fn open(&mut self, conn: ConnId, route: Route<'_>, request: &Arc<[u8]>) -> Result<(), NoSocket> {
         if self.random.chance(self.no_socket) {
             return Err(NoSocket);
         }
-        let SocketAddr::V4(address) = address else { return Err(NoSocket) };
+        let SocketAddr::V4(address) = route.address else { return Err(NoSocket) };
         let origin = usize::try_from(address.ip().to_bits() & 0x00ff_ffff).unwrap_or_default();
         let socket = Socket {
             key: conn,
@@ -556,7 +565,7 @@ impl Wire for Network {
         assert!(socket.key == conn && socket.life == Life::Live, "watched while it lives");
     }
 
-    fn close(&mut self, conn: ConnId) -> Close {
+    fn close(&mut self, conn: ConnId, _abruptly: bool) -> Close {
         let now = self.now;
         let done = {
             let ended = self.sockets[conn.index as usize].ended;

@@ -9,21 +9,26 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rtrb::Producer;
+use url::Host;
 
 use super::check::{Checker, Ledger, Watched};
 use super::clock::{Random, mix};
 use super::database::{Database, Writer};
 use super::network::{CHARACTERS, Character, Completion, Network, Origin};
 use crate::clock::{Micros, Mono, Reading};
-use crate::endpoint::{Connection, StatusSet};
-use crate::probe::Plan;
-use crate::sample::{EndpointId, Failure, Sample};
+use crate::dns;
+use crate::endpoint::Connection;
+use crate::http::request::{Parts, Template};
+use crate::policy::Policy;
+use crate::probe::{HostPort, Plan, Profile};
+use crate::sample::{EndpointId, Sample};
 use crate::schedule::Schedule;
-use crate::shard::engine::{Close, ConnId, Engine, Event, Limits, NoSocket, Pace, Wire};
+use crate::shard;
+use crate::shard::engine::{Close, ConnId, Engine, Event, Limits, NoSocket, Pace, Route, Surroundings, Wire};
+use crate::tls;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -219,9 +224,9 @@ impl Recorder {
 }
 
 impl Wire for Recorder {
-    fn open(&mut self, conn: ConnId, address: SocketAddr, request: &Arc<[u8]>) -> Result<(), NoSocket> {
-        let endpoint = (0..).find(|n| Origin::address(*n) == address).unwrap_or_default() as usize;
-        let opened = self.network.open(conn, address, request);
+    fn open(&mut self, conn: ConnId, route: Route<'_>, first: &Arc<[u8]>) -> Result<(), NoSocket> {
+        let endpoint = (0..).find(|n| Origin::address(*n) == route.address).unwrap_or_default() as usize;
+        let opened = self.network.open(conn, route, first);
         let now = self.network.now;
         match opened {
             Ok(()) => {
@@ -245,8 +250,8 @@ impl Wire for Recorder {
         self.network.watch(conn);
     }
 
-    fn close(&mut self, conn: ConnId) -> Close {
-        let how = self.network.close(conn);
+    fn close(&mut self, conn: ConnId, abruptly: bool) -> Close {
+        let how = self.network.close(conn, abruptly);
         self.trail.note(self.network.now, Note::Close(conn, how));
         let result = self.ledger.close(conn, how == Close::Done);
         self.keep(result);
@@ -272,6 +277,7 @@ struct World {
     timeout_max: Micros,
     stall_max_ns: u64,
     stamps: Stamps,
+    drain_max: u32,
     ring_dropped: u64,
     pending: Vec<Sample>,
     recorded: u64,
@@ -327,6 +333,8 @@ impl World {
         // The command comes before the instant it names, or with it.
         let ahead = if random.chance(500) { random.between_orders(0, 60 * SECOND) } else { 0 };
 
+        let url = "http://sim/".parse().expect("it is a URL");
+        let request = Template::new(&Parts::new("GET", &url)).expect("it can be sent");
         let (mut plans, mut origins, mut watched, mut slots) = (vec![], vec![], vec![], vec![]);
         for endpoint in 0..u32::try_from(count).unwrap_or(1) {
             let id = EndpointId(endpoint.cast_signed() + 1);
@@ -350,18 +358,17 @@ impl World {
             let (interval, timeout) = (Micros::from_millis(interval_ms), Micros::from_millis(timeout_ms));
             let kept = random.chance(500);
             origins.push(Origin::new(character, kept, timeout, &mut random));
-            let address = Origin::address(endpoint);
+            let host = if character == Character::Nameless {
+                Host::Domain("nameless.invalid".to_owned())
+            } else {
+                Host::Ipv4(Origin::ip(endpoint))
+            };
+            let connection = if kept { Connection::Reuse } else { Connection::Fresh };
             let plan = Plan {
-                address: if character == Character::Nameless {
-                    Err(Failure::DnsNotFound)
-                } else {
-                    Ok(address)
-                },
-                request: b"GET / HTTP/1.1\r\nHost: sim\r\n\r\n".as_slice().into(),
-                head_request: false,
-                expect_status: StatusSet::default(),
-                timeout,
-                connection: if kept { Connection::Reuse } else { Connection::Fresh },
+                origin: Arc::new(HostPort { tls: false, host, port: Origin::PORT }),
+                pinned: None,
+                request: request.clone(),
+                profile: Arc::new(Profile { timeout, connection, ..Profile::default() }),
             };
             plans.push((id, plan));
             slots.push((endpoint, id, interval));
@@ -376,7 +383,8 @@ impl World {
         let limits = Limits {
             inflight_max: if tight { endpoints_count / 8 + 1 } else { endpoints_count },
             connections_max: if random.chance(200) { endpoints_count / 2 + 2 } else { endpoints_count * 3 },
-            drain_max: if tight { 3 } else { crate::config::DRAIN_PER_TURN_MAX },
+            origin_inflight_max: u32::MAX,
+            origin_probes_per_s_max: u32::MAX,
         };
         let shift_us = i64::from(options.breakage == Some(Breakage::ShiftedSlots));
         let checked_stall_ns = 2 * stall_max_ns + 10 * MS;
@@ -397,9 +405,20 @@ impl World {
         let writer = Writer::new(samples, Random::new(options.seed, 4), queue_bytes);
         let mut database = Database::new(Random::new(options.seed, 5), options.database_fails);
         database.ignores_cursor = options.breakage == Some(Breakage::StoresTwice);
+        // Without a server nothing is ever asked: names are tested where DNS is.
+        let surroundings = Surroundings {
+            anchor,
+            resolver: dns::Resolver::new(
+                dns::Settings { servers: Vec::new(), ..dns::Settings::default() },
+                dns::Entropy::seeded(options.seed),
+            ),
+            policy: Arc::new(Policy::default()),
+            roots: tls::Roots::bundled(),
+            random: shard::random::Random::new(options.seed),
+        };
         Self {
             options: *options,
-            engine: Engine::new(plans.into_iter(), Pace::Scheduled(schedule), limits, anchor),
+            engine: Engine::new(plans.into_iter(), Pace::Scheduled(schedule), limits, surroundings),
             wire: Recorder {
                 network,
                 ledger: Ledger::new(usize::try_from(count).unwrap_or(1)),
@@ -419,6 +438,7 @@ impl World {
             timeout_max,
             stall_max_ns,
             stamps,
+            drain_max: if tight { 3 } else { crate::config::DRAIN_PER_TURN_MAX },
             ring_dropped: 0,
             pending: Vec::new(),
             recorded: 0,
@@ -483,7 +503,10 @@ impl World {
             if self.options.breakage == Some(Breakage::ExpiresUnseen) { self.now } else { self.looked_at };
         self.wire.network.now = self.now;
         self.engine.expire(expired_at, &mut self.wire, &mut record);
-        let more_due = self.engine.start_due(self.now, &mut self.wire, &mut record);
+        let mut more_due = true;
+        for _ in 0..self.drain_max {
+            more_due = more_due && self.engine.start_due(self.now, &mut self.wire, &mut record);
+        }
         for sample in samples.drain(..) {
             self.record(sample)?;
         }
@@ -586,15 +609,25 @@ impl World {
         match finished {
             None => self.engine.charge(key, cpu_ns),
             Some(finished) => {
+                let mut samples = Vec::new();
+                Engine::report(finished, cpu_ns, &mut |sample| samples.push(sample));
                 let endpoint =
                     self.wire.ledger.endpoint(key).ok_or("a probe ended on nobody's connection")?;
                 let origin = self.wire.network.origin(endpoint);
                 let fit = origin.kept && (origin.character.keeps() || origin.character == Character::Surplus);
                 self.wire.ledger.ended(key, fit);
                 self.now = seen;
-                self.record(finished.sample(cpu_ns))?;
+                for sample in samples {
+                    self.record(sample)?;
+                }
             }
         }
+        let mut samples = std::mem::take(&mut self.pending);
+        self.engine.settle(Mono(seen.0 + cpu_ns), &mut self.wire, &mut |sample| samples.push(sample));
+        for sample in samples.drain(..) {
+            self.record(sample)?;
+        }
+        self.pending = samples;
         self.balance()
     }
 

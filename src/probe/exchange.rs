@@ -1,0 +1,584 @@
+//! One request and its response on one connection, as a state machine: what happened on the wire goes in, an
+//! [`Ending`] and the phases come out.
+//!
+//! ```text
+//!            connected            handshake done          first byte           end of response
+//! Connecting ─────────► Securing ───────────────► Waiting ──────────► Reading ─────────────────► ending
+//!     │                    │     (TLS only)          ▲  │                │
+//!     │                    │    start on a reused connection             │
+//!     └── error, closed, deadline ─────────────────────┴─────────────────┴─────────────────────► ending
+//! ```
+//!
+//! In scope: the phases of one hop and their exact sum, what TLS asks to be sent, the failure class of whatever went
+//! wrong, the limits of time. Out of scope: names, redirects, retries and expectations ([`super::Probe`]), sockets and
+//! timers ([`crate::shard`]), framing ([`crate::http`]).
+//!
+//! A phase ends when the kernel saw the bytes (`arrived`), not when we did (`seen`); the difference is the agent's
+//! delay. For the same reason limits are compared with `arrived`: whether an endpoint made it in time must not
+//! depend on how busy we were. What we take to answer a flight of the handshake is the agent's too, and lies between
+//! two phases, in neither.
+//!
+//! Invariants: phases never overlap and are never negative, and they end at a limit at the latest, however late we
+//! looked. Their sum is the total; what is left out of it is in [`Exchange::agent_ns`].
+
+use std::sync::Arc;
+
+use super::Profile;
+use super::body::{Body, BodyProgress};
+use crate::clock::{Micros, Mono};
+use crate::http::{Progress, Response};
+use crate::sample::{ABSENT, Failure, Flags, Phases, clamp_us};
+use crate::tls;
+
+/// One exchange under way.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When the connection was asked for, or the request on a reused one.
+    started: Mono,
+    /// The probe's deadline.
+    deadline: Mono,
+    /// When the connection stood; the start itself on a reused one.
+    connected: Option<Mono>,
+    /// When the last flight of the origin's handshake arrived.
+    secured: Option<Mono>,
+    /// When the request left: with the handshake's end on a plain connection, when we sent it on others.
+    asked: Option<Mono>,
+    /// When the first byte of the response arrived.
+    first_byte: Option<Mono>,
+    /// Latest arrival: what the response's end is, once it is whole.
+    last_byte: Mono,
+    /// What we took to answer flights of the handshake, ns: in no phase.
+    answering_ns: u64,
+    /// Σ (seen − arrived) over the bytes that ended a phase, ns.
+    waited_ns: u64,
+    /// Our own handling so far, ns.
+    cpu_ns: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// Bytes given to the wire to send whose leaving has not been heard of.
+    unsent_bytes: u64,
+    flags: Flags,
+    request: Arc<[u8]>,
+    response: Response,
+    body: Body,
+    tls: Option<Box<Secured>>,
+}
+
+/// The TLS side of an exchange, and what is to be sent when the handshake is done.
+#[derive(Debug)]
+struct Secured {
+    session: tls::Session,
+    /// Plaintext of one receive, kept for its memory.
+    plain: Vec<u8>,
+    /// When the bytes arrived that wait for an answer of ours.
+    answering_since: Option<Mono>,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What went wrong; `None` if the response is whole.
+    pub failure: Option<Failure>,
+    /// When: the end of the last phase.
+    pub at: Mono,
+    /// What the connection is fit for now.
+    pub parting: Parting,
+}
+
+/// What a connection is fit for when its exchange has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// Another exchange: both sides keep it alive, and nothing odd happened.
+    Keep,
+    /// Nothing; but the response was whole, and the origin may say goodbye first.
+    Linger,
+    /// Nothing at all.
+    Close,
+}
+
+/// What ended a connection, or an attempt at one, before the response was whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The origin sent FIN.
+    Closed,
+    /// The origin sent RST to an established connection.
+    Reset,
+    /// The origin answered the SYN with RST.
+    Refused,
+    /// The network gave up on the SYN, or on retransmissions.
+    TimedOut,
+    /// No route, or an ICMP unreachable.
+    Unreachable,
+    /// The kernel would not send.
+    SendFailed,
+    /// Any other error.
+    Other,
+}
+
+/// What an exchange is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The TCP handshake.
+    Connecting,
+    /// The TLS handshake.
+    Securing,
+    /// The first byte of the response.
+    Waiting,
+    /// The rest of it.
+    Reading,
+}
+
+impl Exchange {
+    /// An exchange on a new connection, asked for at `now`. With a `session`, the request is sent when the handshake
+    /// is done.
+    #[must_use]
+    pub fn fresh(
+        profile: &Profile,
+        request: &Arc<[u8]>,
+        session: Option<tls::Session>,
+        now: Mono,
+        deadline: Mono,
+    ) -> Self {
+        let secured = |session| Box::new(Secured { session, plain: Vec::new(), answering_since: None });
+        let tls = session.map(secured);
+        let flags = if tls.is_some() { Flags::TLS } else { Flags(0) };
+        Self::new(profile, request, tls, flags, now, deadline)
+    }
+
+    /// An exchange on a connection that has served one before; `session` is its TLS session, if it has one.
+    #[must_use]
+    pub fn reused(
+        profile: &Profile,
+        request: &Arc<[u8]>,
+        session: Option<tls::Session>,
+        now: Mono,
+        deadline: Mono,
+    ) -> Self {
+        let mut exchange = Self::fresh(profile, request, session, now, deadline);
+        exchange.flags = exchange.flags.with(Flags::REUSED);
+        exchange.connected = Some(now);
+        exchange.asked = Some(now);
+        if let Some(tls) = &mut exchange.tls {
+            exchange.secured = Some(now);
+            tls.session.send(request);
+        }
+        exchange
+    }
+
+    fn new(
+        profile: &Profile,
+        request: &Arc<[u8]>,
+        tls: Option<Box<Secured>>,
+        flags: Flags,
+        now: Mono,
+        deadline: Mono,
+    ) -> Self {
+        Self {
+            started: now,
+            deadline,
+            connected: None,
+            secured: None,
+            asked: None,
+            first_byte: None,
+            last_byte: now,
+            answering_ns: 0,
+            waited_ns: 0,
+            cpu_ns: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            unsent_bytes: 0,
+            flags,
+            request: Arc::clone(request),
+            response: Response::expecting(profile.head_request, profile.expect.fields.clone()),
+            body: Body::new(&profile.expect),
+            tls,
+        }
+    }
+
+    /// What TLS wants to be sent, at `now`: the first flight before connecting, later ones as answers.
+    pub fn take_output(&mut self, now: Mono) -> Option<Arc<[u8]>> {
+        let tls = self.tls.as_mut()?;
+        let mut output = Vec::new();
+        tls.session.take_output(&mut output);
+        let answering_since = tls.answering_since.take();
+        if output.is_empty() {
+            return None;
+        }
+        if let Some(since) = answering_since {
+            if self.secured.is_some() {
+                // The last flight of the handshake goes out together with the request.
+                self.asked.get_or_insert(now.max(since));
+            } else {
+                self.answering_ns += now.nanos_since(since);
+            }
+        }
+        self.unsent_bytes += output.len() as u64;
+        Some(output.into())
+    }
+
+    /// The connection stands; what was to be sent first is on its way.
+    ///
+    /// Nothing promises that this completion is seen before those of the bytes that followed: then they have
+    /// said so already.
+    pub fn connected(&mut self, at: Mono) {
+        if self.connected.is_none() {
+            self.connect_at(at.max(self.started));
+        }
+    }
+
+    fn connect_at(&mut self, at: Mono) {
+        self.connected = Some(at);
+        if self.tls.is_none() {
+            self.asked = Some(at);
+        }
+    }
+
+    /// `bytes` left.
+    pub const fn sent(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+        self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
+    }
+
+    /// Adds to our own handling time, ns.
+    pub const fn charge(&mut self, cpu_ns: u64) {
+        self.cpu_ns += cpu_ns;
+    }
+
+    /// Whether it speaks TLS, and may have something to answer after each receive.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What it waits for.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        match (self.connected, self.first_byte) {
+            (None, _) => Stage::Connecting,
+            (Some(_), None) if self.tls.is_some() && self.secured.is_none() => Stage::Securing,
+            (Some(_), None) => Stage::Waiting,
+            (Some(_), Some(_)) => Stage::Reading,
+        }
+    }
+
+    /// The span of time that the present stage has to itself, if it is limited, and when that began.
+    #[must_use]
+    pub fn own_limit(&self, profile: &Profile) -> Option<(Micros, Mono)> {
+        let timeouts = &profile.timeouts;
+        match self.stage() {
+            Stage::Connecting => timeouts.connect.map(|span| (span, self.started)),
+            Stage::Securing => timeouts.tls.map(|span| (span, self.connected.unwrap_or(self.started))),
+            Stage::Waiting => timeouts.ttfb.map(|span| (span, self.asked.unwrap_or(self.started))),
+            Stage::Reading => timeouts.idle.map(|span| (span, self.last_byte)),
+        }
+    }
+
+    /// Bytes that the kernel had at `arrived` (`None`: it gave no stamp) and we at `seen`.
+    pub fn received(
+        &mut self,
+        profile: &Profile,
+        input: &[u8],
+        arrived: Option<Mono>,
+        seen: Mono,
+    ) -> Option<Ending> {
+        if input.is_empty() {
+            return None;
+        }
+        let arrived = self.clamp_arrival(arrived, seen);
+        if arrived > self.limit(profile) {
+            return Some(self.timed_out(profile));
+        }
+        if self.connected.is_none() {
+            // Bytes prove a connection: its handshake's completion may be reaped in the same turn, late, or after.
+            self.connect_at(arrived);
+        }
+        self.connected = self.connected.map(|connected| connected.min(arrived));
+        self.bytes_in += input.len() as u64;
+        if self.tls.is_some() {
+            self.received_tls(profile, input, arrived, seen)
+        } else {
+            self.received_plain(profile, input, arrived, seen)
+        }
+    }
+
+    fn received_plain(
+        &mut self,
+        profile: &Profile,
+        input: &[u8],
+        arrived: Mono,
+        seen: Mono,
+    ) -> Option<Ending> {
+        self.asked = self.asked.map(|asked| asked.min(arrived));
+        let first_input = self.first_byte.is_none();
+        if first_input {
+            self.first_byte = Some(arrived);
+            self.waited_ns += seen.nanos_since(arrived);
+        }
+        self.last_byte = arrived;
+        let ending = self.read(profile, input, arrived)?;
+        if !first_input {
+            self.waited_ns += seen.nanos_since(arrived);
+        }
+        Some(ending)
+    }
+
+    fn received_tls(&mut self, profile: &Profile, input: &[u8], arrived: Mono, seen: Mono) -> Option<Ending> {
+        self.last_byte = arrived;
+        let tls = self.tls.as_mut().expect("the caller has looked");
+        let mut plain = std::mem::take(&mut tls.plain);
+        plain.clear();
+        let result = tls.session.received(input, &mut plain);
+        if self.secured.is_none() {
+            tls.answering_since = Some(arrived);
+            if result.is_ok() && !tls.session.is_handshaking() {
+                self.secured = Some(arrived);
+                // Its sending ends the agent's part; see `take_output`.
+                tls.session.send(&self.request);
+            }
+        }
+        if let Err(failure) = result {
+            return Some(self.ending(Some(failure), arrived));
+        }
+        let mut ending = None;
+        if !plain.is_empty() {
+            if self.first_byte.is_none() {
+                self.first_byte = Some(arrived);
+                self.asked = Some(self.asked.map_or(arrived, |asked| asked.min(arrived)));
+                self.waited_ns += seen.nanos_since(arrived);
+                ending = self.read(profile, &plain, arrived);
+            } else {
+                ending = self.read(profile, &plain, arrived);
+                if ending.is_some() {
+                    self.waited_ns += seen.nanos_since(arrived);
+                }
+            }
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.plain = plain;
+        }
+        ending
+    }
+
+    /// Plaintext of the response.
+    fn read(&mut self, profile: &Profile, plain: &[u8], arrived: Mono) -> Option<Ending> {
+        let (response, body) = (&mut self.response, &mut self.body);
+        let mut rest = plain;
+        if response.status().is_none() {
+            // What the head says of the body is needed before its first byte.
+            match response.feed_head(plain) {
+                Ok(head_bytes) => rest = &plain[head_bytes..],
+                Err(failure) => return Some(self.ending(Some(failure), arrived)),
+            }
+            if response.status().is_none() {
+                return None;
+            }
+            body.begin(response);
+        }
+        let fed = response.feed(rest, &mut |payload| body.push(payload));
+        let progress = body.progress(&profile.expect);
+        match (fed, progress) {
+            (_, BodyProgress::Failed(failure)) => Some(self.ending(Some(failure), arrived)),
+            (Err(failure), _) => Some(self.ending(Some(failure), arrived)),
+            (Ok(Progress::Complete { .. }), _) => {
+                let failure = self.body.finish().err();
+                Some(self.ending(failure, arrived))
+            }
+            (Ok(Progress::More), BodyProgress::Enough) => {
+                self.flags = self.flags.with(Flags::STOPPED);
+                let ending = self.ending(None, arrived);
+                Some(Ending { parting: Parting::Close, ..ending })
+            }
+            (Ok(Progress::More), BodyProgress::More) => None,
+        }
+    }
+
+    /// The connection broke at `seen`, or could not be made.
+    pub fn broken(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Ending {
+        if seen > self.limit(profile) && deadline_may_come_first(how) {
+            return self.timed_out(profile);
+        }
+        // What is certain whenever it is seen must not make the exchange longer than its time.
+        let at = seen.min(self.limit(profile)).max(self.last_byte);
+        let securing = self.stage() == Stage::Securing;
+        let failure = match (how, self.connected.is_some()) {
+            (Broken::Closed, true) if securing => Failure::TlsProtocol,
+            (Broken::Closed, true) => match self.end_of_stream() {
+                // The close was the end of the body; FIN has no stamp of the kernel's.
+                Ok(()) => {
+                    self.flags = self.flags.with(Flags::USER_TIME);
+                    let failure = self.body.finish().err();
+                    let ending = self.ending(failure, at);
+                    return Ending { parting: Parting::Close, ..ending };
+                }
+                Err(failure) => failure,
+            },
+            (Broken::Reset | Broken::Refused, true) => Failure::Reset,
+            (Broken::TimedOut, _) => return self.timed_out_at(profile, at),
+            (Broken::SendFailed, _) => Failure::SendFailed,
+            (Broken::Refused | Broken::Reset, false) => Failure::ConnectRefused,
+            (Broken::Unreachable, _) => Failure::NetworkUnreachable,
+            (Broken::Closed | Broken::Other, false) => Failure::ConnectFailed,
+            (Broken::Other, true) => Failure::Reset,
+        };
+        self.ending(Some(failure), at)
+    }
+
+    /// FIN: the end of a body that ends so, but over TLS only if the origin said that it meant it: else anybody on
+    /// the way may have cut it off (RFC 8446, section 6.1). A body whose length is known needs no such word.
+    fn end_of_stream(&mut self) -> Result<(), Failure> {
+        let ended = self.response.eof();
+        match &self.tls {
+            Some(tls) if ended.is_ok() && !tls.session.peer_closed_cleanly() => Err(Failure::ClosedEarly),
+            _ => ended,
+        }
+    }
+
+    /// Time is up. The phase it fell into is cut off there, however late we noticed.
+    pub fn timed_out(&mut self, profile: &Profile) -> Ending {
+        self.timed_out_at(profile, self.limit(profile))
+    }
+
+    /// What it ended with is not the origin's word but ours: the probe is given up at `at`.
+    pub fn given_up(&mut self, failure: Failure, at: Mono) -> Ending {
+        self.ending(Some(failure), at.max(self.last_byte))
+    }
+
+    /// The status of the response, 0 if there is none.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.response.status().unwrap_or(0)
+    }
+
+    /// The response, for what it says beside its status.
+    #[must_use]
+    pub const fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// The request, as it was before TLS.
+    #[must_use]
+    pub const fn request(&self) -> &Arc<[u8]> {
+        &self.request
+    }
+
+    /// What became of the body patterns.
+    #[must_use]
+    pub const fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Bytes received and sent above TCP.
+    #[must_use]
+    pub const fn bytes(&self) -> (u64, u64) {
+        (self.bytes_in, self.bytes_out)
+    }
+
+    /// How it came about.
+    #[must_use]
+    pub const fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// What TLS tells, if this is TLS.
+    #[must_use]
+    pub fn tls_facts(&self) -> Option<tls::Facts> {
+        self.tls.as_ref().map(|tls| tls.session.facts())
+    }
+
+    /// The TLS session, for the next exchange on the same connection.
+    #[must_use]
+    pub fn into_session(self) -> Option<tls::Session> {
+        self.tls.map(|tls| tls.session)
+    }
+
+    /// (Time that arrived bytes waited for us, and that handshakes waited for our answers; our handling), ns.
+    #[must_use]
+    pub const fn agent_ns(&self) -> (u64, u64) {
+        (self.waited_ns + self.answering_ns, self.cpu_ns)
+    }
+
+    /// The phases up to `end`, µs, and how much of the time until then is in none of them.
+    #[must_use]
+    pub fn phases(&self, end: Mono) -> Phases {
+        let mut phases = Phases::NONE;
+        let after_start_ns = |at: Mono| at.min(end).nanos_since(self.started);
+        let end_ns = after_start_ns(end);
+        let span_us = |from_ns: u64, to_ns: u64| clamp_us(to_ns / 1_000 - from_ns.min(to_ns) / 1_000);
+        let connected_ns = self.connected.map(after_start_ns);
+        if !self.flags.has(Flags::REUSED) {
+            phases.connect_us = span_us(0, connected_ns.unwrap_or(end_ns));
+        }
+        let Some(connected_ns) = connected_ns else { return phases };
+        let secured_ns = self.secured.map(after_start_ns);
+        if self.tls.is_some() && !self.flags.has(Flags::REUSED) {
+            let until_ns = secured_ns.unwrap_or(end_ns).max(connected_ns);
+            let spent_us = span_us(connected_ns, until_ns);
+            phases.tls_us = (spent_us - clamp_us(self.answering_ns / 1_000)).max(0);
+        }
+        if self.tls.is_some() && secured_ns.is_none() {
+            return phases;
+        }
+        let Some(asked_ns) = self.asked.map(after_start_ns) else { return phases };
+        let first_byte_ns = self.first_byte.map(after_start_ns);
+        phases.processing_us = span_us(asked_ns, first_byte_ns.unwrap_or(end_ns).max(asked_ns));
+        if let Some(first_byte_ns) = first_byte_ns {
+            phases.transfer_us = span_us(first_byte_ns, end_ns);
+        }
+        debug_assert!(phases.as_array().iter().all(|us| *us >= ABSENT), "no phase is negative");
+        phases
+    }
+
+    /// A stamp within what is possible: not before the last event, not after we saw it. Kernel stamps are
+    /// wall time, so a stepped clock must not be able to make a phase negative.
+    fn clamp_arrival(&mut self, arrived: Option<Mono>, seen: Mono) -> Mono {
+        let earliest = self.last_byte.max(self.started);
+        match arrived {
+            Some(arrived) => arrived.clamp(earliest, seen.max(earliest)),
+            None => {
+                self.flags = self.flags.with(Flags::USER_TIME);
+                seen.max(earliest)
+            }
+        }
+    }
+
+    /// Until when the present stage may last.
+    fn limit(&self, profile: &Profile) -> Mono {
+        self.own_limit(profile).map_or(self.deadline, |(span, from)| self.deadline.min(from + span))
+    }
+
+    fn timed_out_at(&mut self, profile: &Profile, at: Mono) -> Ending {
+        self.flags = self.flags.with(Flags::CENSORED);
+        // A stage without a limit of its own has the probe's. One that has kept its own is not to blame for the
+        // whole's.
+        let own = self.own_limit(profile).map(|(span, from)| from + span);
+        let failure = match (self.stage(), own) {
+            (_, Some(own)) if at < own => Failure::TotalTimeout,
+            // A handshake seen to end after the deadline was most likely done before it, while we were stopped: the
+            // kernel does not wait for us, and had it been late, the deadline would have been handled first.
+            (Stage::Connecting, _) => Failure::ConnectTimeout,
+            (Stage::Securing, _) => Failure::TlsTimeout,
+            (Stage::Waiting, _) => Failure::TtfbTimeout,
+            (Stage::Reading, Some(_)) => Failure::IdleTimeout,
+            (Stage::Reading, None) => Failure::TransferTimeout,
+        };
+        self.ending(Some(failure), at)
+    }
+
+    fn ending(&mut self, failure: Option<Failure>, at: Mono) -> Ending {
+        // An origin may answer before it has read, and thus before we have sent, all of the request; the rest
+        // of that one must not get in front of the next.
+        let request_sent = self.bytes_out > 0 && self.unsent_bytes == 0;
+        let parting = match (failure, self.response.reusable() && request_sent) {
+            (None, true) => Parting::Keep,
+            (None, false) => Parting::Linger,
+            (Some(_), _) => Parting::Close,
+        };
+        Ending { failure, at, parting }
+    }
+}
+
+/// FIN and RST carry no stamp: seen after the deadline, they may have come before it or after. Bytes that came
+/// in time have been handed in before, so only a response that was still incomplete is judged late.
+const fn deadline_may_come_first(how: Broken) -> bool {
+    matches!(how, Broken::Closed | Broken::Reset | Broken::TimedOut | Broken::Other)
+}
