@@ -54,7 +54,7 @@ impl Resolve for &Addresses {
 }
 
 fn name_to_resolve(endpoint: &StoredEndpoint) -> Option<&str> {
-    match (endpoint.endpoint.address, endpoint.endpoint.url.host()) {
+    match (endpoint.endpoint.options.address, endpoint.endpoint.url.host()) {
         (None, Some(Host::Domain(name))) => Some(name),
         _ => None,
     }

@@ -13,8 +13,8 @@ const USER_AGENT: &str = concat!("ringprobe/", env!("CARGO_PKG_VERSION"));
 #[must_use]
 pub fn encode(endpoint: &Endpoint) -> Vec<u8> {
     let url = &endpoint.url;
-    let method = endpoint.method.as_str();
-    let mut request = Vec::with_capacity(256 + endpoint.body.len());
+    let method = endpoint.options.method.as_str();
+    let mut request = Vec::with_capacity(256 + endpoint.options.body.len());
 
     request.extend_from_slice(method.as_bytes());
     request.push(b' ');
@@ -26,9 +26,11 @@ pub fn encode(endpoint: &Endpoint) -> Vec<u8> {
     request.extend_from_slice(b" HTTP/1.1\r\n");
 
     // `Host` comes first (RFC 9110, section 7.2), also when it is the user's.
-    let user_host = endpoint.headers.iter().position(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let user_host = endpoint.options.headers.iter().position(|(name, _)| name.eq_ignore_ascii_case("host"));
     match (user_host, url.port()) {
-        (Some(at), _) => field(&mut request, &endpoint.headers[at].0, &endpoint.headers[at].1),
+        (Some(at), _) => {
+            field(&mut request, &endpoint.options.headers[at].0, &endpoint.options.headers[at].1)
+        }
         // `host_str` brackets IPv6 addresses, and `port` is `None` for the scheme's own.
         (None, None) => field(&mut request, "Host", url.host_str().unwrap_or_default()),
         (None, Some(port)) => {
@@ -36,29 +38,30 @@ pub fn encode(endpoint: &Endpoint) -> Vec<u8> {
         }
     }
 
-    let user_sets = |name: &str| endpoint.headers.iter().any(|(theirs, _)| theirs.eq_ignore_ascii_case(name));
+    let user_sets =
+        |name: &str| endpoint.options.headers.iter().any(|(theirs, _)| theirs.eq_ignore_ascii_case(name));
     if !user_sets("user-agent") {
         field(&mut request, "User-Agent", USER_AGENT);
     }
     if !user_sets("accept") {
         field(&mut request, "Accept", "*/*");
     }
-    if endpoint.connection == Connection::Fresh && !user_sets("connection") {
+    if endpoint.options.connection == Connection::Fresh && !user_sets("connection") {
         field(&mut request, "Connection", "close");
     }
     // RFC 9110, section 8.6: methods that expect content say so when there is none. A user who codes the
     // body as chunks must not have a length added (RFC 9112, section 6.2).
-    let announces_body = !endpoint.body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH");
+    let announces_body = !endpoint.options.body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH");
     if announces_body && !user_sets("content-length") && !user_sets("transfer-encoding") {
-        field(&mut request, "Content-Length", &endpoint.body.len().to_string());
+        field(&mut request, "Content-Length", &endpoint.options.body.len().to_string());
     }
-    for (at, (name, value)) in endpoint.headers.iter().enumerate() {
+    for (at, (name, value)) in endpoint.options.headers.iter().enumerate() {
         if Some(at) != user_host {
             field(&mut request, name, value);
         }
     }
     request.extend_from_slice(b"\r\n");
-    request.extend_from_slice(&endpoint.body);
+    request.extend_from_slice(&endpoint.options.body);
     request
 }
 
@@ -72,25 +75,28 @@ fn field(request: &mut Vec<u8>, name: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::config::{INTERVAL_DEFAULT, TIMEOUT_DEFAULT};
-    use crate::endpoint::{Method, StatusSet};
+    use crate::config::INTERVAL_DEFAULT;
+    use crate::endpoint::{Method, Options};
 
     fn endpoint(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Endpoint {
         Endpoint {
             name: "test".to_owned(),
             url: url.parse().unwrap(),
-            address: None,
-            method: Method::new(method).unwrap(),
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            body: body.as_bytes().to_vec(),
-            expect_status: StatusSet::default(),
             interval: INTERVAL_DEFAULT,
-            timeout: TIMEOUT_DEFAULT,
-            connection: Connection::Reuse,
             tags: BTreeMap::new(),
-            enabled: true,
+            options: Arc::new(Options {
+                method: Method::new(method).unwrap(),
+                headers: headers
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+                body: body.as_bytes().to_vec(),
+                connection: Connection::Reuse,
+                ..Options::default()
+            }),
         }
     }
 
@@ -105,7 +111,7 @@ mod tests {
     fn get_has_four_fields_and_fresh_asks_for_close() {
         let mut endpoint = endpoint("GET", "http://shop.example", &[], "");
         check(&endpoint, &["GET / HTTP/1.1", "Host: shop.example", AGENT, "Accept: */*", "", ""]);
-        endpoint.connection = Connection::Fresh;
+        Arc::make_mut(&mut endpoint.options).connection = Connection::Fresh;
         let close = "Connection: close";
         check(&endpoint, &["GET / HTTP/1.1", "Host: shop.example", AGENT, "Accept: */*", close, "", ""]);
     }
@@ -145,7 +151,7 @@ mod tests {
         let headers =
             [("X-B", "2"), ("hOST", "other"), ("user-agent", "me"), ("X-A", "1"), ("ACCEPT", "a/b")];
         let mut endpoint = endpoint("GET", "http://a/", &headers, "");
-        endpoint.connection = Connection::Fresh;
+        Arc::make_mut(&mut endpoint.options).connection = Connection::Fresh;
         let ours = "Connection: close";
         check(
             &endpoint,
@@ -161,7 +167,8 @@ mod tests {
                 "",
             ],
         );
-        endpoint.headers = vec![("connection".to_owned(), "keep-alive".to_owned())];
+        Arc::make_mut(&mut endpoint.options).headers =
+            vec![("connection".to_owned(), "keep-alive".to_owned())];
         let theirs = "connection: keep-alive";
         check(&endpoint, &["GET / HTTP/1.1", "Host: a", AGENT, "Accept: */*", theirs, "", ""]);
     }

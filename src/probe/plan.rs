@@ -44,7 +44,7 @@ impl Plan {
     /// The plan of `endpoint`; only a URL with a name and without a pinned address asks `resolver`.
     pub fn new(endpoint: &Endpoint, resolver: &mut impl Resolve) -> Self {
         let port = endpoint.url.port_or_known_default().unwrap_or(80);
-        let ip = match (endpoint.address, endpoint.url.host()) {
+        let ip = match (endpoint.options.address, endpoint.url.host()) {
             (Some(pinned), _) => Ok(pinned),
             (None, Some(Host::Ipv4(ip))) => Ok(IpAddr::V4(ip)),
             (None, Some(Host::Ipv6(ip))) => Ok(IpAddr::V6(ip)),
@@ -54,10 +54,10 @@ impl Plan {
         Self {
             address: ip.map(|ip| SocketAddr::new(ip, port)),
             request: request::encode(endpoint).into(),
-            head_request: endpoint.method.is_head(),
-            expect_status: endpoint.expect_status.clone(),
-            timeout: endpoint.timeout,
-            connection: endpoint.connection,
+            head_request: endpoint.options.method.is_head(),
+            expect_status: endpoint.options.expect_status.clone(),
+            timeout: endpoint.options.timeout,
+            connection: endpoint.options.connection,
         }
     }
 
