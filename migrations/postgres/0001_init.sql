@@ -56,37 +56,60 @@ INSERT INTO failure_classes (code, name) VALUES
 
 -- Endpoints ------------------------------------------------------------------------------------------------
 
+-- docs/endpoints.md says what each column means; its field is named alike, without the unit.
 CREATE TABLE endpoints (
     endpoint_id           integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- How the endpoint file and this table find each other. The URL is not a key.
     name                  text NOT NULL UNIQUE CHECK (name <> '' AND octet_length(name) <= 255),
     url                   text NOT NULL CHECK (octet_length(url) <= 8192),
-    -- Connect here instead of resolving the URL's host.
-    address               inet,
+    interval_ms           integer NOT NULL DEFAULT 60000 CHECK (interval_ms BETWEEN 100 AND 86400000),
+    enabled               boolean NOT NULL DEFAULT true,
+    priority              smallint NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
+    -- The request. Header fields are [["Name", "value"], …]: in order, and a name may come twice.
     method                text NOT NULL DEFAULT 'GET',
-    -- [["Name", "value"], …]: in order.
     headers               jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(headers) = 'array'),
+    -- Where the secrets are (env:NAME, file:PATH, cred:NAME), never the secrets.
+    secret_headers        jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(secret_headers) = 'array'),
     body                  bytea NOT NULL DEFAULT '',
-    -- Where the credentials are (env:NAME, file:PATH), never the credentials.
-    auth_ref              text,
-    -- Entries such as 200-299 and 304.
+    -- {"username": …, "password": a reference}
+    basic_auth            jsonb CHECK (jsonb_typeof(basic_auth) = 'object' AND bearer IS NULL),
+    bearer                text CHECK (bearer ~ '^(env|file|cred):'),
+    user_agent            text,
+    accept_encoding       text[] NOT NULL DEFAULT '{}' CHECK (accept_encoding <@ '{gzip,deflate,br}'),
+    -- What is expected. Statuses are entries such as 200-299 and 304.
+    expect                text NOT NULL DEFAULT 'up' CHECK (expect IN ('up', 'down')),
     expect_status         text[] NOT NULL DEFAULT '{200-299}',
+    -- [["Name", a pattern, true for present or false for absent], …]
+    expect_headers        jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(expect_headers) = 'array'),
+    expect_version        text CHECK (expect_version IN ('1.0', '1.1')),
+    expect_within_ms      integer CHECK (expect_within_ms BETWEEN 1 AND 300000),
     body_match            text[] NOT NULL DEFAULT '{}',
     body_forbid           text[] NOT NULL DEFAULT '{}',
-    interval_ms           integer NOT NULL DEFAULT 60000 CHECK (interval_ms BETWEEN 100 AND 86400000),
+    body_limit_bytes      bigint NOT NULL DEFAULT 10485760 CHECK (body_limit_bytes BETWEEN 1 AND 1073741824),
+    body_stop             boolean NOT NULL DEFAULT false,
+    charset               text NOT NULL DEFAULT 'raw' CHECK (charset IN ('raw', 'auto')),
+    cert_expires_within_s integer CHECK (cert_expires_within_s BETWEEN 1 AND 315360000),
+    redirects             smallint NOT NULL DEFAULT 10 CHECK (redirects BETWEEN 0 AND 20),
+    redirect_downgrade    boolean NOT NULL DEFAULT false,
     -- From the start of a probe to its verdict; those below it, where set, are for one phase.
     timeout_ms            integer NOT NULL DEFAULT 10000 CHECK (timeout_ms BETWEEN 1 AND 300000),
-    resolve_timeout_ms    integer CHECK (resolve_timeout_ms > 0),
-    connect_timeout_ms    integer CHECK (connect_timeout_ms > 0),
-    tls_timeout_ms        integer CHECK (tls_timeout_ms > 0),
-    processing_timeout_ms integer CHECK (processing_timeout_ms > 0),
-    transfer_timeout_ms   integer CHECK (transfer_timeout_ms > 0),
+    resolve_timeout_ms    integer CHECK (resolve_timeout_ms BETWEEN 1 AND 300000),
+    connect_timeout_ms    integer CHECK (connect_timeout_ms BETWEEN 1 AND 300000),
+    tls_timeout_ms        integer CHECK (tls_timeout_ms BETWEEN 1 AND 300000),
+    ttfb_timeout_ms       integer CHECK (ttfb_timeout_ms BETWEEN 1 AND 300000),
+    idle_timeout_ms       integer CHECK (idle_timeout_ms BETWEEN 1 AND 300000),
+    retries               smallint NOT NULL DEFAULT 0 CHECK (retries BETWEEN 0 AND 5),
+    -- The way there.
+    dns                   text NOT NULL DEFAULT 'cached' CHECK (dns IN ('cached', 'every')),
+    expand                text NOT NULL DEFAULT 'one' CHECK (expand IN ('one', 'all')),
+    family                text NOT NULL DEFAULT 'any' CHECK (family IN ('any', 'prefer4', 'prefer6', '4', '6')),
+    -- Connect here instead of resolving the URL's host.
+    address               inet,
+    source                text,
     connection            text NOT NULL DEFAULT 'fresh' CHECK (connection IN ('fresh', 'reuse')),
-    -- Redirects followed.
-    redirects             smallint NOT NULL DEFAULT 0 CHECK (redirects >= 0),
-    tls                   jsonb,
+    close                 text NOT NULL DEFAULT 'peer' CHECK (close IN ('peer', 'fin', 'rst')),
+    tls                   jsonb CHECK (jsonb_typeof(tls) = 'object'),
     tags                  jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(tags) = 'object'),
-    enabled               boolean NOT NULL DEFAULT true,
     -- Counts the changes of this table: a row has the number of the change that touched it last.
     revision              bigint NOT NULL DEFAULT 0,
     updated_at            timestamptz NOT NULL DEFAULT now()

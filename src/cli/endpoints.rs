@@ -4,23 +4,22 @@
 //! takes its name only when it is complete. Endpoints are written one by one, so a million of them take no
 //! more memory than the store needs to hand them out.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
 use serde_json::json;
 
 use super::Error;
 use super::store::StoreArguments;
-use crate::clock::Micros;
-use crate::config::{ENDPOINT_FILE_BYTES_MAX, GENERATE_COUNT_MAX};
+use crate::config::{ENDPOINT_FILE_BYTES_MAX, GENERATE_COUNT_MAX, REQUEST_BYTES_MAX};
 use crate::endpoint::generate::Recipe;
-use crate::endpoint::{Endpoint, StoredEndpoint, duration, file};
+use crate::endpoint::{Endpoint, StoredEndpoint, duration, file, record};
 use crate::writer::{StoreUrl, Upserted, block_on};
 
 /// Arguments of `endpoints`.
@@ -158,11 +157,34 @@ pub(super) fn read(path: &Path) -> Result<Vec<Endpoint>, Error> {
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         Error::input(format!("{name}:{line}: is not UTF-8"))
     })?;
-    let endpoints = file::parse(&text, &name).map_err(Error::input)?;
+    let directory = if is_standard(path) { Path::new("") } else { path.parent().unwrap_or(Path::new("")) };
+    let endpoints = file::parse_in(&text, &name, &mut |path| read_body(&directory.join(path)));
+    let endpoints = endpoints.map_err(Error::input)?;
     if endpoints.is_empty() {
         return Err(refused(&"no [[endpoint]] in it"));
     }
     Ok(endpoints)
+}
+
+/// A request body that an endpoint file names, relative to where that file is.
+fn read_body(path: &Path) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    // One byte more than a request may have, to tell one that is too long.
+    // What is no file may never end, or never begin.
+    let read = match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err("is not a file".to_owned()),
+        Ok(_) => {
+            File::open(path).and_then(|file| file.take(REQUEST_BYTES_MAX as u64 + 1).read_to_end(&mut body))
+        }
+        Err(error) => Err(error),
+    };
+    match read {
+        Ok(_) if body.len() > REQUEST_BYTES_MAX => {
+            Err(format!("is longer than {} MiB", REQUEST_BYTES_MAX >> 20))
+        }
+        Ok(_) => Ok(body),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
 }
 
 fn import(arguments: &Import) -> Result<(), Error> {
@@ -323,61 +345,32 @@ fn as_table(out: &mut impl Write, endpoints: &[StoredEndpoint]) -> io::Result<()
 }
 
 fn cells(StoredEndpoint { id, endpoint }: &StoredEndpoint) -> [String; 7] {
-    let off = if endpoint.enabled { "" } else { " (disabled)" };
+    let off = if endpoint.options.enabled { "" } else { " (disabled)" };
     [
         id.0.to_string(),
         endpoint.name.clone(),
         duration::write(endpoint.interval),
-        duration::write(endpoint.timeout),
-        endpoint.connection.name().to_owned(),
-        endpoint.method.to_string(),
+        duration::write(endpoint.options.timeout),
+        endpoint.options.connection.name().to_owned(),
+        endpoint.options.method.to_string(),
         format!("{}{off}", endpoint.url),
     ]
 }
 
-/// An endpoint with its fields named like the columns of the table.
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    endpoint_id: i32,
-    name: &'a str,
-    url: &'a str,
-    address: Option<std::net::IpAddr>,
-    method: &'a str,
-    /// Pairs, because their order counts.
-    headers: &'a [(String, String)],
-    body: Option<&'a str>,
-    expect_status: Vec<String>,
-    interval_ms: u64,
-    timeout_ms: u64,
-    connection: &'a str,
-    tags: &'a BTreeMap<String, String>,
-    enabled: bool,
-}
-
-/// `{"endpoints": [{…the columns of the endpoints table…}]}`.
+/// `{"endpoints": [{…the columns of the endpoints table…}]}`; a body that is not text is `body_base64`.
 fn as_json(out: &mut impl Write, endpoints: &[StoredEndpoint]) -> io::Result<()> {
     out.write_all(b"{\"endpoints\":[")?;
     for (index, StoredEndpoint { id, endpoint }) in endpoints.iter().enumerate() {
         if index > 0 {
             out.write_all(b",")?;
         }
-        let millis = |span: Micros| span.0 / 1_000;
-        let row = Row {
-            endpoint_id: id.0,
-            name: &endpoint.name,
-            url: endpoint.url.as_str(),
-            address: endpoint.address,
-            method: endpoint.method.as_str(),
-            headers: &endpoint.headers,
-            // Validation let only UTF-8 through.
-            body: str::from_utf8(&endpoint.body).ok().filter(|body| !body.is_empty()),
-            expect_status: endpoint.expect_status.entries().collect(),
-            interval_ms: millis(endpoint.interval),
-            timeout_ms: millis(endpoint.timeout),
-            connection: endpoint.connection.name(),
-            tags: &endpoint.tags,
-            enabled: endpoint.enabled,
-        };
+        let mut row = serde_json::Map::from_iter([("endpoint_id".to_owned(), id.0.into())]);
+        if let serde_json::Value::Object(columns) = record::object(endpoint) {
+            row.extend(columns);
+        }
+        if row["body"].is_null() {
+            row.insert("body_base64".to_owned(), STANDARD.encode(&endpoint.options.body).into());
+        }
         serde_json::to_writer(&mut *out, &row)?;
     }
     out.write_all(b"]}\n")

@@ -99,7 +99,7 @@ async fn load(url: &StoreUrl, wanted: Option<Vec<Endpoint>>, migrate: bool) -> R
             page.retain(|stored| names.contains(&stored.endpoint.name));
             *others += in_page - page.len();
         }
-        page.retain(|stored| stored.endpoint.enabled);
+        page.retain(|stored| stored.endpoint.options.enabled);
         roster.extend(page);
     };
     let (roster, others) = store.fold_endpoints((Roster::default(), 0), add).await.map_err(Error::input)?;

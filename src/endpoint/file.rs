@@ -6,23 +6,15 @@
 //!
 //! [[endpoint]]
 //! name = "shop"              # required, unique
-//! url = "http://shop.example/health"    # required
-//! address = "10.1.2.3"       # connect here; Host stays the URL's
-//! method = "POST"
-//! headers = { Accept = "application/json" }
-//! body = '{"ping":1}'
-//! expect_status = ["200-299", 304]
-//! interval = "30s"
-//! timeout = "10s"
-//! connection = "fresh"       # or "reuse"
-//! tags = { team = "shop" }
-//! enabled = true
+//! url = "https://shop.example/health"    # required
+//! body_match = ['"status":\s*"ok"']
 //! ```
 //!
-//! In scope: which keys exist, of which type, on which line; uniqueness of names. What a value may be is
-//! [`Draft::validate`]'s business. Out of scope: opening the file.
+//! In scope: which keys exist, of which type, on which line; uniqueness of names. What each means, and what a value
+//! may be, is docs/endpoints.md's and [`Draft::validate`]'s business. Out of scope: opening files; for `body_file`
+//! the caller of [`parse_in`] does it.
 //!
-//! An endpoint's `headers` and `tags` are added to those of `[defaults]`; every other field replaces.
+//! Endpoints with equal options share them, within one file.
 //!
 //! Invariant: `parse(write(endpoints)) == endpoints`.
 
@@ -32,7 +24,13 @@ use std::io::{self, Write};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::{Connection, Draft, Endpoint, FieldError, Method, StatusSet, draft, duration};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::draft::TlsDraft;
+use super::{
+    Credentials, Draft, Endpoint, FieldError, FieldRule, Interner, Options, Tls, draft, duration, size,
+};
 use crate::config::INTERVAL_DEFAULT;
 
 /// The first thing wrong with a file, and how much more there is. One line when displayed:
@@ -77,7 +75,15 @@ impl std::error::Error for FileError {}
 ///
 /// The whole file is looked at before anything is said, so that the error can tell how many there are.
 pub fn parse(text: &str, file: &str) -> Result<Vec<Endpoint>, FileError> {
-    parse_by(text, file, PART_BYTES)
+    parse_in(text, file, &mut |_path| Err("cannot be read here; write the body itself".to_owned()))
+}
+
+/// Reads the file that a `body_file` names; the error is a lower-case fragment that follows the path.
+pub type ReadBody<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
+
+/// The same for a file that may name others: `read_body` is given the path as it was written.
+pub fn parse_in(text: &str, file: &str, read_body: &mut ReadBody<'_>) -> Result<Vec<Endpoint>, FileError> {
+    parse_by(text, file, PART_BYTES, read_body)
 }
 
 /// A file that [`parse`] turns into the same endpoints: fields in a fixed order, defaults left out.
@@ -114,13 +120,18 @@ pub fn write_to(out: &mut impl Write, endpoints: impl Iterator<Item = Endpoint>)
 /// A large file is parsed in parts of about this size: the parser's tree takes 25 times the text.
 const PART_BYTES: usize = 64 * 1024;
 
-fn parse_by(text: &str, file: &str, part_bytes: usize) -> Result<Vec<Endpoint>, FileError> {
+fn parse_by(
+    text: &str,
+    file: &str,
+    part_bytes: usize,
+    read_body: &mut ReadBody<'_>,
+) -> Result<Vec<Endpoint>, FileError> {
     let cuts = cuts(text, part_bytes);
-    if let Some(result) = parse_parts(text, file, &cuts) {
+    if let Some(result) = parse_parts(text, file, &cuts, read_body) {
         return result;
     }
     // Only a whole document tells what is wrong with its syntax.
-    parse_parts(text, file, &[]).expect("a document in one part is never given up")
+    parse_parts(text, file, &[], read_body).expect("a document in one part is never given up")
 }
 
 /// Where a document may be cut: before lines that begin with `[[endpoint]]`.
@@ -146,10 +157,17 @@ fn cuts(text: &str, part_bytes: usize) -> Vec<usize> {
 
 /// Parses a document cut at `cuts`. `None` if the cut document is no simple one, or is wrong as TOML: then it
 /// must be looked at as a whole. All parts but the first consist of endpoints alone.
-fn parse_parts(text: &str, file: &str, cuts: &[usize]) -> Option<Result<Vec<Endpoint>, FileError>> {
+fn parse_parts(
+    text: &str,
+    file: &str,
+    cuts: &[usize],
+    read_body: &mut ReadBody<'_>,
+) -> Option<Result<Vec<Endpoint>, FileError>> {
     let mut reader = Reader {
         problems: Problems::new(text, file),
+        read_body,
         defaults: Section::default(),
+        interner: Interner::default(),
         endpoints: Vec::new(),
         name_offsets: Vec::new(),
         seen: 0,
@@ -181,10 +199,11 @@ fn parse_parts(text: &str, file: &str, cuts: &[usize]) -> Option<Result<Vec<Endp
 }
 
 /// What has been read so far.
-#[derive(Debug)]
-struct Reader<'text> {
+struct Reader<'text, 'body> {
     problems: Problems<'text>,
+    read_body: &'body mut ReadBody<'body>,
     defaults: Section,
+    interner: Interner,
     endpoints: Vec<Endpoint>,
     /// Where the name of each stands.
     name_offsets: Vec<usize>,
@@ -192,7 +211,7 @@ struct Reader<'text> {
     seen: usize,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn read_document(&mut self, document: DeTable<'_>) {
         let problems = &mut self.problems;
         let mut items = DeArray::new();
@@ -200,7 +219,7 @@ impl Reader<'_> {
             let at = key.span().start;
             match (key.get_ref().as_ref(), value.into_inner()) {
                 ("defaults", DeValue::Table(table)) => {
-                    self.defaults = read_section(table, "[defaults]", problems);
+                    self.defaults = read_section(table, "[defaults]", problems, self.read_body);
                     check_defaults(&mut self.defaults, problems);
                 }
                 ("defaults", other) => {
@@ -237,12 +256,14 @@ impl Reader<'_> {
                 Some(DeValue::String(name)) if !name.is_empty() => format!("endpoint {name:?}"),
                 _ => format!("endpoint {}", self.seen),
             };
-            let Section { draft, offsets, broken } = read_section(table, &place, &mut self.problems);
+            let Section { draft, offsets, broken } =
+                read_section(table, &place, &mut self.problems, self.read_body);
             if broken {
                 continue;
             }
             match draft.validate(&self.defaults.draft) {
-                Ok(endpoint) => {
+                Ok(mut endpoint) => {
+                    self.interner.intern(&mut endpoint);
                     self.name_offsets.push(self.problems.base + offset_of(&offsets, "name").unwrap_or(at));
                     self.endpoints.push(endpoint);
                 }
@@ -264,41 +285,86 @@ impl Reader<'_> {
 }
 
 /// The keys of an endpoint, in the order in which they are written.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 44] = [
     "name",
     "url",
-    "address",
+    "interval",
+    "enabled",
+    "priority",
     "method",
     "headers",
+    "secret_headers",
     "body",
+    "body_base64",
+    "body_file",
+    "basic_auth",
+    "bearer",
+    "user_agent",
+    "accept_encoding",
+    "expect",
     "expect_status",
-    "interval",
+    "expect_headers",
+    "expect_version",
+    "expect_within",
+    "body_match",
+    "body_forbid",
+    "body_limit",
+    "body_stop",
+    "charset",
+    "cert_expires_within",
+    "redirects",
+    "redirect_downgrade",
     "timeout",
+    "resolve_timeout",
+    "connect_timeout",
+    "tls_timeout",
+    "ttfb_timeout",
+    "idle_timeout",
+    "retries",
+    "dns",
+    "expand",
+    "family",
+    "address",
+    "source",
     "connection",
+    "close",
+    "tls",
     "tags",
-    "enabled",
 ];
 
-/// Keys that belong to the format, but not to this version: their users are told so, and do not go looking
-/// for a typing error.
-const KEYS_LATER: [&str; 17] = [
-    "auth_ref",
-    "basic_auth",
-    "body_forbid",
-    "body_match",
-    "connect_timeout",
-    "decode",
-    "dns",
-    "follow_redirects",
-    "proxy",
-    "redirects",
-    "redirects_max",
-    "resolve_timeout",
-    "tls",
-    "tls_timeout",
-    "transfer_timeout",
-    "ttfb_timeout",
-    "http_version",
+/// The keys of `tls`.
+const TLS_KEYS: [&str; 8] = [
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "server_name",
+    "insecure",
+    "min_version",
+    "max_version",
+    "resumption",
+];
+
+/// Three ways to give a body: only one of them at a time.
+const BODY_KEYS: [&str; 3] = ["body", "body_base64", "body_file"];
+
+/// What others call it: their users are told the name that it has here.
+const KEYS_ELSEWHERE: [(&str, &str); 16] = [
+    ("auth_ref", "basic_auth or bearer"),
+    ("basic_auth_password", "basic_auth"),
+    ("bearer_token", "bearer"),
+    ("body_size_limit", "body_limit"),
+    ("fail_if_body_matches_regexp", "body_forbid"),
+    ("fail_if_body_not_matches_regexp", "body_match"),
+    ("follow_redirects", "redirects"),
+    ("insecure_skip_verify", "tls = { insecure = true }"),
+    ("max_redirects", "redirects"),
+    ("no_follow_redirects", "redirects = 0"),
+    ("preferred_ip_protocol", "family"),
+    ("processing_timeout", "ttfb_timeout"),
+    ("tls_config", "tls"),
+    ("transfer_timeout", "idle_timeout"),
+    ("valid_http_versions", "expect_version"),
+    ("valid_status_codes", "expect_status"),
 ];
 
 /// A table's fields as given, and where each stands.
@@ -314,18 +380,34 @@ fn offset_of(offsets: &[(&'static str, usize)], field: &str) -> Option<usize> {
     offsets.iter().find(|(name, _)| *name == field).map(|(_, at)| *at)
 }
 
-fn read_section(table: DeTable<'_>, place: &str, problems: &mut Problems<'_>) -> Section {
+fn read_section(
+    table: DeTable<'_>,
+    place: &str,
+    problems: &mut Problems<'_>,
+    read_body: &mut ReadBody<'_>,
+) -> Section {
     let mut section = Section { offsets: Vec::with_capacity(table.len()), ..Section::default() };
     for (key, value) in table {
         let at = key.span().start;
         let Some(known) = KEYS.iter().find(|known| **known == key.get_ref().as_ref()) else {
-            let message = unknown_key(key.get_ref(), &KEYS, &KEYS_LATER);
+            let message = unknown_key(key.get_ref(), &KEYS, &KEYS_ELSEWHERE);
             problems.add(Some(at), Some(place), None, message);
             section.broken = true;
             continue;
         };
+        let other = BODY_KEYS.contains(known).then(|| {
+            section
+                .offsets
+                .iter()
+                .find(|(earlier, _)| BODY_KEYS.contains(earlier))
+                .map(|(earlier, _)| *earlier)
+        });
+        let read = match other.flatten() {
+            Some(other) => Err((None, format!("is a body, and so is {other}; give one"))),
+            None => read_field(&mut section.draft, known, value, read_body),
+        };
         section.offsets.push((known, at));
-        if let Err((inner, message)) = read_field(&mut section.draft, known, value) {
+        if let Err((inner, message)) = read {
             problems.add(Some(inner.unwrap_or(at)), Some(place), Some(known), message);
             section.broken = true;
         }
@@ -337,28 +419,99 @@ fn read_section(table: DeTable<'_>, place: &str, problems: &mut Problems<'_>) ->
 type Mistake = (Option<usize>, String);
 
 /// Puts a value into its field if it has the right type; else says where and why not.
-fn read_field(draft: &mut Draft, key: &'static str, value: Spanned<DeValue<'_>>) -> Result<(), Mistake> {
-    let here = |message: String| (None, message);
+fn read_field(
+    draft: &mut Draft,
+    key: &'static str,
+    value: Spanned<DeValue<'_>>,
+    read_body: &mut ReadBody<'_>,
+) -> Result<(), Mistake> {
     let value = value.into_inner();
+    let text = |value, example| string(value, example).map(Some).map_err(|message| (None, message));
+    let duration = |value| duration_text(value).map(Some).map_err(|message| (None, message));
     match key {
-        "name" => draft.name = Some(string(value, "\"shop\"").map_err(here)?),
-        "url" => draft.url = Some(string(value, "\"http://…\"").map_err(here)?),
-        "address" => draft.address = Some(string(value, "\"10.1.2.3\"").map_err(here)?),
-        "method" => draft.method = Some(string(value, "\"POST\"").map_err(here)?),
-        "body" => draft.body = Some(string(value, "a string").map_err(here)?.into_bytes()),
-        "connection" => draft.connection = Some(string(value, "\"fresh\" or \"reuse\"").map_err(here)?),
-        "interval" => draft.interval = Some(duration_text(value).map_err(here)?),
-        "timeout" => draft.timeout = Some(duration_text(value).map_err(here)?),
-        "enabled" => match value {
-            DeValue::Boolean(enabled) => draft.enabled = Some(enabled),
-            other => return Err(here(wrong_type("a boolean", &other, "true or false"))),
-        },
+        "name" => draft.name = text(value, "\"shop\"")?,
+        "url" => draft.url = text(value, "\"https://…\"")?,
+        "interval" => draft.interval = duration(value)?,
+        "enabled" => draft.enabled = Some(truth(value)?),
+        "priority" => draft.priority = Some(whole(value, "5")?),
+        "method" => draft.method = text(value, "\"POST\"")?,
+        "headers" => draft.headers = fields(value)?,
+        "secret_headers" => draft.secret_headers = string_table(value, "{ X-Key = \"env:KEY\" }")?,
+        "body" => draft.body = text(value, "a string")?.map(String::into_bytes),
+        "body_base64" => {
+            let encoded = string(value, "a string").map_err(here)?;
+            let decoded =
+                STANDARD.decode(encoded).map_err(|error| here(format!("is not base64: {error}")))?;
+            draft.body = Some(decoded);
+        }
+        "body_file" => {
+            let path = string(value, "\"ping.json\"").map_err(here)?;
+            draft.body = Some(read_body(&path).map_err(|reason| here(format!("{path:?} {reason}")))?);
+        }
+        "basic_auth" => draft.basic_auth = Some(basic_auth(value)?),
+        "bearer" => draft.bearer = text(value, "\"env:TOKEN\"")?,
+        "user_agent" => draft.user_agent = text(value, "\"probe (ops@shop.example)\"")?,
+        "accept_encoding" => draft.accept_encoding = Some(strings(value, "[\"gzip\", \"br\"]")?),
+        "expect" => draft.expect = text(value, "\"up\" or \"down\"")?,
         "expect_status" => draft.expect_status = Some(statuses(value)?),
-        "headers" => draft.headers = string_table(value, "{ Accept = \"text/html\" }")?,
+        "expect_headers" => draft.expect_headers = rules(value)?,
+        "expect_version" => draft.expect_version = text(value, "\"1.1\"")?,
+        "expect_within" => draft.expect_within = duration(value)?,
+        "body_match" => draft.body_match = Some(strings(value, "[\"ok\"]")?),
+        "body_forbid" => draft.body_forbid = Some(strings(value, "[\"error\"]")?),
+        "body_limit" => draft.body_limit = Some(size_text(value)?),
+        "body_stop" => draft.body_stop = Some(truth(value)?),
+        "charset" => draft.charset = text(value, "\"raw\" or \"auto\"")?,
+        "cert_expires_within" => draft.cert_expires_within = duration(value)?,
+        "redirects" => draft.redirects = Some(whole(value, "10, or 0 for none")?),
+        "redirect_downgrade" => draft.redirect_downgrade = Some(truth(value)?),
+        "timeout" => draft.timeout = duration(value)?,
+        "resolve_timeout" => draft.resolve_timeout = duration(value)?,
+        "connect_timeout" => draft.connect_timeout = duration(value)?,
+        "tls_timeout" => draft.tls_timeout = duration(value)?,
+        "ttfb_timeout" => draft.ttfb_timeout = duration(value)?,
+        "idle_timeout" => draft.idle_timeout = duration(value)?,
+        "retries" => draft.retries = Some(whole(value, "2")?),
+        "dns" => draft.dns = text(value, "\"cached\" or \"every\"")?,
+        "expand" => draft.expand = text(value, "\"one\" or \"all\"")?,
+        "family" => draft.family = text(value, "\"4\", with quotes")?,
+        "address" => draft.address = text(value, "\"10.1.2.3\"")?,
+        "source" => draft.source = text(value, "\"10.1.2.3\" or \"eth0\"")?,
+        "connection" => draft.connection = text(value, "\"fresh\" or \"reuse\"")?,
+        "close" => draft.close = text(value, "\"peer\", \"fin\" or \"rst\"")?,
+        "tls" => draft.tls = tls(value)?,
         "tags" => draft.tags = string_table(value, "{ team = \"shop\" }")?,
         _ => unreachable!("{key} is one of KEYS"),
     }
     Ok(())
+}
+
+/// A mistake in the value as such.
+const fn here(message: String) -> Mistake {
+    (None, message)
+}
+
+fn truth(value: DeValue<'_>) -> Result<bool, Mistake> {
+    match value {
+        DeValue::Boolean(truth) => Ok(truth),
+        other => Err(here(wrong_type("a boolean", &other, "true or false"))),
+    }
+}
+
+fn whole(value: DeValue<'_>, example: &str) -> Result<i64, Mistake> {
+    match &value {
+        // What does not fit is out of bounds, and validation says of which.
+        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().parse().unwrap_or(i64::MAX)),
+        other => Err(here(wrong_type("a whole number", other, example))),
+    }
+}
+
+/// A size: text with a unit, or a number of bytes.
+fn size_text(value: DeValue<'_>) -> Result<String, Mistake> {
+    match &value {
+        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        _ => string(value, "\"1MiB\"").map_err(here),
+    }
 }
 
 fn string(value: DeValue<'_>, example: &str) -> Result<String, String> {
@@ -400,21 +553,120 @@ fn statuses(value: DeValue<'_>) -> Result<Vec<String>, Mistake> {
     }
 }
 
-/// A table of strings in the order of the file (the parser sorts by key, the offsets tell).
-fn string_table(value: DeValue<'_>, example: &str) -> Result<Vec<(String, String)>, Mistake> {
-    let DeValue::Table(table) = value else {
-        return Err((None, wrong_type("a table", &value, example)));
+/// A list of strings; one without brackets is clear enough.
+fn strings(value: DeValue<'_>, example: &str) -> Result<Vec<String>, Mistake> {
+    let entry = |item: Spanned<DeValue<'_>>| {
+        let at = item.span().start;
+        string(item.into_inner(), example).map_err(|message| (Some(at), message))
     };
-    let mut fields = Vec::with_capacity(table.len());
-    for (key, value) in table {
-        let at = key.span().start;
-        let key = key.into_inner().into_owned();
-        let text = string(value.into_inner(), example);
-        let text = text.map_err(|message| (Some(at), format!("{key:?} {message}")))?;
-        fields.push((at, (key, text)));
+    match value {
+        DeValue::Array(array) => array.into_iter().map(entry).collect(),
+        other => Ok(vec![string(other, example).map_err(here)?]),
     }
-    fields.sort_unstable_by_key(|(at, _)| *at);
-    Ok(fields.into_iter().map(|(_, field)| field).collect())
+}
+
+/// The entries of a table in the order of the file (the parser sorts by key, the offsets tell), each with its place.
+fn entries<'a>(
+    value: DeValue<'a>,
+    example: &str,
+) -> Result<Vec<(usize, String, Spanned<DeValue<'a>>)>, Mistake> {
+    let DeValue::Table(table) = value else {
+        return Err(here(wrong_type("a table", &value, example)));
+    };
+    let mut entries: Vec<_> = table
+        .into_iter()
+        .map(|(key, value)| (key.span().start, key.into_inner().into_owned(), value))
+        .collect();
+    entries.sort_unstable_by_key(|(at, _, _)| *at);
+    Ok(entries)
+}
+
+fn string_table(value: DeValue<'_>, example: &str) -> Result<Vec<(String, String)>, Mistake> {
+    let entry =
+        |(at, key, value): (usize, String, Spanned<DeValue<'_>>)| match string(value.into_inner(), example) {
+            Ok(text) => Ok((key, text)),
+            Err(message) => Err((Some(at), format!("{key:?} {message}"))),
+        };
+    entries(value, example)?.into_iter().map(entry).collect()
+}
+
+/// Header fields: a name, and one value or several.
+fn fields(value: DeValue<'_>) -> Result<Vec<(String, String)>, Mistake> {
+    const EXAMPLE: &str = "{ Accept = \"text/html\" }";
+    let mut fields: Vec<(String, String)> = Vec::new();
+    for (at, name, value) in entries(value, EXAMPLE)? {
+        // The name may be of any length, and its values of any number: what is checked is bounded.
+        if fields.len() <= crate::config::REQUEST_FIELDS_MAX
+            && fields.iter().any(|(other, _)| other.eq_ignore_ascii_case(&name))
+        {
+            let message = format!("{name} is given twice; write {name} = [\"…\", \"…\"] for two values");
+            return Err((Some(at), message));
+        }
+        let values = strings(value.into_inner(), EXAMPLE);
+        let values =
+            values.map_err(|(inner, message)| (inner.or(Some(at)), format!("{name:?} {message}")))?;
+        if values.is_empty() {
+            return Err((Some(at), format!("{name:?} has no value")));
+        }
+        fields.extend(values.into_iter().map(|value| (name.clone(), value)));
+    }
+    Ok(fields)
+}
+
+/// What is expected of header fields.
+fn rules(value: DeValue<'_>) -> Result<Vec<(String, FieldRule)>, Mistake> {
+    const EXAMPLE: &str = "{ Content-Type = \"^text/html\", X-Debug = false }";
+    let rule = |(at, name, value): (usize, String, Spanned<DeValue<'_>>)| match value.into_inner() {
+        DeValue::String(pattern) => Ok((name, FieldRule::Matches(pattern.into_owned()))),
+        DeValue::Boolean(true) => Ok((name, FieldRule::Present)),
+        DeValue::Boolean(false) => Ok((name, FieldRule::Absent)),
+        other => {
+            let message = wrong_type("a pattern, true or false", &other, EXAMPLE);
+            Err((Some(at), format!("{name:?} {message}")))
+        }
+    };
+    entries(value, EXAMPLE)?.into_iter().map(rule).collect()
+}
+
+fn basic_auth(value: DeValue<'_>) -> Result<(String, String), Mistake> {
+    const EXAMPLE: &str = "{ username = \"probe\", password = \"env:PASSWORD\" }";
+    let (mut username, mut password) = (None, None);
+    for (at, key, value) in entries(value, EXAMPLE)? {
+        let field = match key.as_str() {
+            "username" => &mut username,
+            "password" => &mut password,
+            _ => return Err((Some(at), unknown_key(&key, &["username", "password"], &[]))),
+        };
+        let text = string(value.into_inner(), EXAMPLE);
+        *field = Some(text.map_err(|message| (Some(at), format!("{key} {message}")))?);
+    }
+    match (username, password) {
+        (Some(username), Some(password)) => Ok((username, password)),
+        (None, _) => Err(here(format!("username is missing; write {EXAMPLE}"))),
+        (_, None) => Err(here(format!("password is missing; write {EXAMPLE}"))),
+    }
+}
+
+fn tls(value: DeValue<'_>) -> Result<TlsDraft, Mistake> {
+    const EXAMPLE: &str = "{ ca_file = \"/etc/ssl/ours.pem\" }";
+    let mut tls = TlsDraft::default();
+    for (at, key, value) in entries(value, EXAMPLE)? {
+        let value = value.into_inner();
+        let in_key = |(inner, message): Mistake| (inner.or(Some(at)), format!("{key} {message}"));
+        let text = |value, example| string(value, example).map(Some).map_err(|message| in_key(here(message)));
+        match key.as_str() {
+            "ca_file" => tls.ca_file = text(value, "a path")?,
+            "client_cert" => tls.client_cert = text(value, "a path")?,
+            "client_key" => tls.client_key = text(value, "a path or \"cred:NAME\"")?,
+            "server_name" => tls.server_name = text(value, "\"shop.example\"")?,
+            "insecure" => tls.insecure = Some(truth(value).map_err(in_key)?),
+            "min_version" => tls.min_version = text(value, "\"1.2\"")?,
+            "max_version" => tls.max_version = text(value, "\"1.3\"")?,
+            "resumption" => tls.resumption = Some(truth(value).map_err(in_key)?),
+            _ => return Err((Some(at), unknown_key(&key, &TLS_KEYS, &[]))),
+        }
+    }
+    Ok(tls)
 }
 
 /// Validates what `[defaults]` says by itself, so that a mistake in it is reported once, where it stands.
@@ -425,10 +677,12 @@ fn check_defaults(defaults: &mut Section, problems: &mut Problems<'_>) {
         problems.add(Some(at), place, Some("name"), message);
         defaults.broken = true;
     }
-    let mut probe = defaults.draft.clone();
-    probe.name = Some("defaults".to_owned());
-    probe.url.get_or_insert_with(|| "http://defaults/".to_owned());
-    if let Err(FieldError { field, message }) = probe.validate(&Draft::default())
+    // An endpoint that has everything from them: what is at odds only with an endpoint's own fields is no mistake.
+    let of_url = |draft: &Draft| match draft.url {
+        None => Draft::of_url("https://defaults/"),
+        Some(_) => Draft { url: None, ..Draft::of_url("defaults") },
+    };
+    if let Err(FieldError { field, message }) = of_url(&defaults.draft).validate(&defaults.draft)
         && !defaults.broken
     {
         problems.add(offset_of(&defaults.offsets, field), place, Some(field), message);
@@ -436,7 +690,7 @@ fn check_defaults(defaults: &mut Section, problems: &mut Problems<'_>) {
     }
     // What was refused must not be reported again by each endpoint, nor what it would have given them.
     if defaults.broken {
-        defaults.draft = Draft { url: Some("http://defaults/".to_owned()), ..Draft::default() };
+        defaults.draft = Draft { url: Some("https://defaults/".to_owned()), ..Draft::default() };
     }
 }
 
@@ -523,21 +777,23 @@ fn wrong_type(wanted: &str, found: &DeValue<'_>, example: &str) -> String {
     format!("is {found}, not {wanted}; write {example}")
 }
 
-fn unknown_key(key: &str, known: &[&str], later: &[&str]) -> String {
-    if later.contains(&key) {
-        return format!("{key} is not supported by this version");
-    }
+/// `elsewhere`: what others call a key, and what it is called here.
+fn unknown_key(key: &str, known: &[&str], elsewhere: &[(&str, &str)]) -> String {
     // An unknown key may be of any length; what is not nearly as short as a known one resembles none.
     let shown: String = key.chars().take(40).collect();
+    let shown = shown.escape_debug();
+    if let Some((_, here)) = elsewhere.iter().find(|(other, _)| *other == key) {
+        return format!("unknown key `{shown}`; here it is {here}");
+    }
     let nearest = known
         .iter()
-        .chain(later)
         .filter(|known| known.len().abs_diff(key.len()) <= 2)
         .map(|known| (edit_distance(known, key), known))
         .min_by_key(|(distance, _)| *distance);
     match nearest {
-        Some((1..=2, known)) => format!("unknown key `{}`; did you mean `{known}`?", shown.escape_debug()),
-        _ => format!("unknown key `{}`; known are {}", shown.escape_debug(), known.join(", ")),
+        Some((1..=2, known)) => format!("unknown key `{shown}`; did you mean `{known}`?"),
+        _ if known.len() > 12 => format!("unknown key `{shown}`; docs/endpoints.md has those that there are"),
+        _ => format!("unknown key `{shown}`; known are {}", known.join(", ")),
     }
 }
 
@@ -570,72 +826,185 @@ fn one_line(message: &str) -> String {
 
 fn write_endpoint(out: &mut String, endpoint: &Endpoint) {
     // Destructured, so that a new field cannot be forgotten here.
-    let Endpoint {
-        name,
-        url,
-        address,
+    let Endpoint { name, url: _, interval, tags, options } = endpoint;
+    let Options {
+        enabled,
+        priority,
         method,
         headers,
+        secret_headers,
         body,
+        credentials,
+        user_agent,
+        accept_encoding,
+        expect,
         expect_status,
-        interval,
+        expect_headers,
+        expect_version,
+        expect_within,
+        body_match,
+        body_forbid,
+        body_limit_bytes,
+        body_stop,
+        charset,
+        cert_expires_within,
+        redirects,
+        redirect_downgrade,
         timeout,
+        resolve_timeout,
+        connect_timeout,
+        tls_timeout,
+        ttfb_timeout,
+        idle_timeout,
+        retries,
+        dns,
+        expand,
+        family,
+        address,
+        source,
         connection,
-        tags,
-        enabled,
-    } = endpoint;
-    out.push_str("[[endpoint]]\n");
-    write_field(out, "name", &quoted(name));
-    write_field(out, "url", &quoted(url.as_str()));
-    if let Some(address) = address {
-        write_field(out, "address", &quoted(&address.to_string()));
+        close,
+        tls,
+    } = &**options;
+    let default = Options { timeout: draft::timeout_default(*interval), ..Options::default() };
+    let mut fields = Fields { out };
+    fields.out.push_str("[[endpoint]]\n");
+    fields.text("name", Some(name));
+    fields.text("url", Some(&endpoint.url_text()));
+    fields.text("interval", (*interval != INTERVAL_DEFAULT).then(|| duration::write(*interval)));
+    fields.value("enabled", changed(enabled, &default.enabled));
+    fields.value("priority", changed(priority, &default.priority));
+    fields.text("method", changed(method, &default.method));
+    fields.table(
+        "headers",
+        headers.chunk_by(|(a, _), (b, _)| a == b).map(|values| (&values[0].0, field(values))),
+    );
+    fields.table(
+        "secret_headers",
+        secret_headers.iter().map(|(name, secret)| (name, quoted(&secret.to_string()))),
+    );
+    match str::from_utf8(body) {
+        Ok(text) => fields.text("body", (!text.is_empty()).then_some(text)),
+        Err(_binary) => fields.text("body_base64", Some(STANDARD.encode(body))),
     }
-    if *method != Method::default() {
-        write_field(out, "method", &quoted(method.as_str()));
+    match credentials {
+        Some(Credentials::Basic { username, password }) => {
+            let entries = [("username", quoted(username)), ("password", quoted(&password.to_string()))];
+            fields.table("basic_auth", entries.into_iter());
+        }
+        Some(Credentials::Bearer(token)) => fields.text("bearer", Some(token)),
+        None => {}
     }
-    if !headers.is_empty() {
-        let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        write_field(out, "headers", &inline_table(fields));
+    fields.text("user_agent", user_agent.as_ref());
+    fields.texts("accept_encoding", accept_encoding);
+    fields.text("expect", changed(expect, &default.expect));
+    if *expect_status != default.expect_status {
+        let entries =
+            expect_status.entries().map(|entry| if entry.contains('-') { quoted(&entry) } else { entry });
+        fields.value("expect_status", Some(list(entries)));
     }
-    if !body.is_empty() {
-        // Validation let only UTF-8 through.
-        write_field(out, "body", &quoted(&String::from_utf8_lossy(body)));
+    fields.table("expect_headers", expect_headers.iter().map(|(name, rule)| (name, rule_text(rule))));
+    fields.text("expect_version", expect_version.as_ref());
+    fields.text("expect_within", expect_within.map(duration::write));
+    fields.texts("body_match", body_match);
+    fields.texts("body_forbid", body_forbid);
+    fields.text(
+        "body_limit",
+        changed(body_limit_bytes, &default.body_limit_bytes).map(|bytes| size::write(*bytes)),
+    );
+    fields.value("body_stop", changed(body_stop, &default.body_stop));
+    fields.text("charset", changed(charset, &default.charset));
+    fields.text("cert_expires_within", cert_expires_within.map(duration::write));
+    fields.value("redirects", changed(redirects, &default.redirects));
+    fields.value("redirect_downgrade", changed(redirect_downgrade, &default.redirect_downgrade));
+    fields.text("timeout", changed(timeout, &default.timeout).map(|span| duration::write(*span)));
+    fields.text("resolve_timeout", resolve_timeout.map(duration::write));
+    fields.text("connect_timeout", connect_timeout.map(duration::write));
+    fields.text("tls_timeout", tls_timeout.map(duration::write));
+    fields.text("ttfb_timeout", ttfb_timeout.map(duration::write));
+    fields.text("idle_timeout", idle_timeout.map(duration::write));
+    fields.value("retries", changed(retries, &default.retries));
+    fields.text("dns", changed(dns, &default.dns));
+    fields.text("expand", changed(expand, &default.expand));
+    fields.text("family", changed(family, &default.family));
+    fields.text("address", address.as_ref());
+    fields.text("source", source.as_ref());
+    fields.text("connection", changed(connection, &default.connection));
+    fields.text("close", changed(close, &default.close));
+    fields.table("tls", tls_entries(tls).into_iter());
+    fields.table("tags", tags.iter().map(|(key, value)| (key, quoted(value))));
+}
+
+/// The value, unless it is the default.
+fn changed<'a, T: PartialEq>(value: &'a T, default: &T) -> Option<&'a T> {
+    (value != default).then_some(value)
+}
+
+/// Fields as lines; what has no value is left out.
+struct Fields<'a> {
+    out: &'a mut String,
+}
+
+impl Fields<'_> {
+    fn value(&mut self, key: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            for part in [key, " = ", &value.to_string(), "\n"] {
+                self.out.push_str(part);
+            }
+        }
     }
-    if *expect_status != StatusSet::default() {
-        let entries: Vec<String> = expect_status
-            .entries()
-            .map(|entry| if entry.contains('-') { quoted(&entry) } else { entry })
-            .collect();
-        write_field(out, "expect_status", &format!("[{}]", entries.join(", ")));
+
+    fn text(&mut self, key: &str, text: Option<impl ToString>) {
+        self.value(key, text.map(|text| quoted(&text.to_string())));
     }
-    if *interval != INTERVAL_DEFAULT {
-        write_field(out, "interval", &quoted(&duration::write(*interval)));
+
+    fn texts(&mut self, key: &str, texts: &[impl ToString]) {
+        let entries = texts.iter().map(|text| quoted(&text.to_string()));
+        self.value(key, (!texts.is_empty()).then(|| list(entries)));
     }
-    if *timeout != draft::timeout_default(*interval) {
-        write_field(out, "timeout", &quoted(&duration::write(*timeout)));
-    }
-    if *connection != Connection::default() {
-        write_field(out, "connection", &quoted(connection.name()));
-    }
-    if !tags.is_empty() {
-        let fields = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        write_field(out, "tags", &inline_table(fields));
-    }
-    if !enabled {
-        write_field(out, "enabled", "false");
+
+    fn table<Key: AsRef<str>>(&mut self, key: &str, entries: impl Iterator<Item = (Key, String)>) {
+        let entries: Vec<String> =
+            entries.map(|(key, value)| format!("{} = {value}", bare(key.as_ref()))).collect();
+        self.value(key, (!entries.is_empty()).then(|| format!("{{ {} }}", entries.join(", "))));
     }
 }
 
-fn write_field(out: &mut String, key: &str, value: &str) {
-    for part in [key, " = ", value, "\n"] {
-        out.push_str(part);
+fn list(entries: impl Iterator<Item = String>) -> String {
+    format!("[{}]", entries.collect::<Vec<_>>().join(", "))
+}
+
+/// One value as a string, several as a list.
+fn field(values: &[(String, String)]) -> String {
+    match values {
+        [(_, value)] => quoted(value),
+        _ => list(values.iter().map(|(_, value)| quoted(value))),
     }
 }
 
-fn inline_table<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let fields: Vec<String> =
-        fields.map(|(key, value)| format!("{} = {}", bare(key), quoted(value))).collect();
-    format!("{{ {} }}", fields.join(", "))
+fn rule_text(rule: &FieldRule) -> String {
+    match rule {
+        FieldRule::Present => "true".to_owned(),
+        FieldRule::Absent => "false".to_owned(),
+        FieldRule::Matches(pattern) => quoted(pattern),
+    }
+}
+
+/// The fields of `tls` that are not as by default.
+fn tls_entries(tls: &Tls) -> Vec<(&'static str, String)> {
+    let Tls { ca_file, client_cert, client_key, server_name, insecure, min_version, max_version, resumption } =
+        tls;
+    let entries = [
+        ("ca_file", ca_file.as_deref().map(quoted)),
+        ("client_cert", client_cert.as_deref().map(quoted)),
+        ("client_key", client_key.as_ref().map(|key| quoted(&key.to_string()))),
+        ("server_name", server_name.as_deref().map(quoted)),
+        ("insecure", insecure.then(|| "true".to_owned())),
+        ("min_version", min_version.map(|version| quoted(version.name()))),
+        ("max_version", max_version.map(|version| quoted(version.name()))),
+        ("resumption", resumption.then(|| "true".to_owned())),
+    ];
+    entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 /// A key, in quotes unless it is made of the characters of a bare key.
@@ -693,9 +1062,12 @@ mod tests {
             two("").replace('\n', "\r\n"),
         ];
         for text in cases.chain(odd) {
-            let whole = parse_by(&text, "t.toml", usize::MAX);
+            let parse = |part_bytes| {
+                parse_by(&text, "t.toml", part_bytes, &mut |_path| Err("cannot be read".to_owned()))
+            };
+            let whole = parse(usize::MAX);
             for part_bytes in [0, 1, 40, 100] {
-                assert_eq!(parse_by(&text, "t.toml", part_bytes), whole, "parts of {part_bytes} of\n{text}");
+                assert_eq!(parse(part_bytes), whole, "parts of {part_bytes} of\n{text}");
             }
         }
     }

@@ -374,8 +374,8 @@ mod tests {
         for (index, endpoint) in endpoints.iter().enumerate() {
             let origin = ["http://127.0.0.1:8080", "http://127.0.0.2:8080", "http://b.example/x"][index % 3];
             assert_eq!(endpoint.url.as_str(), format!("{origin}/a%20b?q=1:2").trim_end_matches(":2"));
-            assert_eq!((endpoint.interval, endpoint.timeout), (Micros(500_000), Micros(250_000)));
-            assert_eq!(endpoint.connection, Connection::Reuse);
+            assert_eq!((endpoint.interval, endpoint.options.timeout), (Micros(500_000), Micros(250_000)));
+            assert_eq!(endpoint.options.connection, Connection::Reuse);
         }
     }
 
@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn mistakes_are_found_before_the_first_endpoint() {
         let base = |text: &str| refused(|recipe| recipe.bases = vec![text.to_owned()]);
-        assert_eq!(base("127.0.0.1"), "base: has no scheme; write it with http:// in front");
+        assert_eq!(base("127.0.0.1"), "base: has no scheme; write it with http:// or https:// in front");
         assert_eq!(base("http://127.0.0.[1-256]"), "base: invalid IPv4 address");
         assert_eq!(base("http://a:[9-8]"), "base: [9-8] runs backwards");
         assert_eq!(base("http://[1-256].[1-257]"), "base: stands for more than 65536 URLs");

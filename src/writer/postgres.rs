@@ -28,12 +28,13 @@ use tokio_postgres::{Client, NoTls, Statement};
 
 use super::migrate::{self, Applied};
 use super::partition::{self, Range};
-use super::rows::{EndpointRow, check_names, select_endpoints};
+use super::rows::{self, check_names};
 use super::store::{Delivery, Ingest};
 use super::{PostgresUrl, StoreError, Upserted, pgcopy};
 use crate::clock::{Micros, Wall};
-use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_EVERY, UPSERT_ROWS_MAX};
-use crate::endpoint::{Endpoint, StoredEndpoint};
+use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_EVERY};
+use crate::endpoint::record::{COLUMNS, Kind};
+use crate::endpoint::{Endpoint, Interner, StoredEndpoint};
 use crate::sample::Sample;
 
 /// Advisory locks of ours have this as their first half: `ring` in ASCII.
@@ -139,13 +140,12 @@ impl Postgres {
             transaction.query_one("SELECT coalesce(max(revision), 0) + 1 FROM endpoints", &[]).await?.get(0);
         // Updated first, and only then are the missing ones inserted: ON CONFLICT would use up an id for each
         // endpoint that is there already, and ids have 31 bits.
-        let update = transaction.prepare(&format!("{UPDATE_HEAD} {ROWS_GIVEN} {UPDATE_TAIL}")).await?;
-        let insert = transaction.prepare(&format!("{INSERT_HEAD} {ROWS_GIVEN} {INSERT_TAIL}")).await?;
+        let update = transaction.prepare(&update_endpoints()).await?;
+        let insert = transaction.prepare(&insert_endpoints()).await?;
         let (mut inserted, mut updated) = (0, 0);
-        for chunk in endpoints.chunks(UPSERT_ROWS_MAX) {
-            let columns = Columns::of(chunk);
-            updated += transaction.execute(&update, &columns.parameters(&revision)).await?;
-            inserted += transaction.execute(&insert, &columns.parameters(&revision)).await?;
+        for batch in rows::batches(endpoints) {
+            updated += transaction.execute(&update, &[&batch, &revision]).await?;
+            inserted += transaction.execute(&insert, &[&batch, &revision]).await?;
         }
         transaction.commit().await?;
         Ok(Upserted { inserted, updated, unchanged: endpoints.len() as u64 - inserted - updated })
@@ -158,26 +158,13 @@ impl Postgres {
         mut fold: impl FnMut(&mut T, Vec<StoredEndpoint>),
     ) -> Result<T, StoreError> {
         let none: [&str; 0] = [];
-        let rows = self.client.query_raw(&select_endpoints(ENDPOINT_COLUMNS), none).await?;
+        let rows = self.client.query_raw(&select_endpoints(), none).await?;
         let mut rows = pin!(rows);
         let mut folded = start;
         let mut page = Vec::new();
+        let mut interner = Interner::default();
         while let Some(row) = rows.try_next().await? {
-            let endpoint = EndpointRow {
-                name: row.get(1),
-                url: row.get(2),
-                address: row.get(3),
-                method: row.get(4),
-                headers: row.get(5),
-                body: row.get(6),
-                expect_status: row.get(7),
-                interval_ms: row.get(8),
-                timeout_ms: row.get(9),
-                connection: row.get(10),
-                tags: row.get(11),
-                enabled: row.get(12),
-            };
-            page.push(endpoint.endpoint(row.get(0), row.get(13))?);
+            page.push(rows::endpoint(row.get(0), row.get(1), &mut interner)?);
             if page.len() == ENDPOINTS_PAGE_ROWS {
                 fold(&mut folded, std::mem::take(&mut page));
             }
@@ -496,86 +483,68 @@ const GAP: &str = "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, rea
     FROM UNNEST($2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
         AS gaps (from_ts, to_ts, rows, reason)";
 
-/// The rows of a statement, as one array per column.
-#[derive(Debug, Default)]
-struct Columns {
-    names: Vec<String>,
-    urls: Vec<String>,
-    addresses: Vec<Option<String>>,
-    methods: Vec<String>,
-    headers: Vec<String>,
-    bodies: Vec<Vec<u8>>,
-    expect_statuses: Vec<String>,
-    intervals_ms: Vec<i32>,
-    timeouts_ms: Vec<i32>,
-    connections: Vec<String>,
-    tags: Vec<String>,
-    enabled: Vec<bool>,
+/// One piece of text for each column of an endpoint but those that are left out.
+fn columns(without: &str, text: impl Fn(&str, Kind) -> String) -> String {
+    let columns = COLUMNS.iter().filter(|(name, _)| *name != without).map(|(name, kind)| text(name, *kind));
+    columns.collect::<Vec<_>>().join(", ")
 }
 
-impl Columns {
-    fn of(endpoints: &[Endpoint]) -> Self {
-        let mut columns = Self::default();
-        for row in endpoints.iter().map(EndpointRow::of) {
-            columns.names.push(row.name);
-            columns.urls.push(row.url);
-            columns.addresses.push(row.address);
-            columns.methods.push(row.method);
-            columns.headers.push(row.headers);
-            columns.bodies.push(row.body);
-            columns.expect_statuses.push(row.expect_status);
-            columns.intervals_ms.push(row.interval_ms);
-            columns.timeouts_ms.push(row.timeout_ms);
-            columns.connections.push(row.connection);
-            columns.tags.push(row.tags);
-            columns.enabled.push(row.enabled);
-        }
-        columns
-    }
-
-    fn parameters<'a>(&'a self, revision: &'a i64) -> [&'a (dyn ToSql + Sync); 13] {
-        [
-            &self.names,
-            &self.urls,
-            &self.addresses,
-            &self.methods,
-            &self.headers,
-            &self.bodies,
-            &self.expect_statuses,
-            &self.intervals_ms,
-            &self.timeouts_ms,
-            &self.connections,
-            &self.tags,
-            &self.enabled,
-            revision,
-        ]
-    }
+/// The rows given as `$1`, numbered, as the table `u`.
+fn rows_given() -> String {
+    let types = columns("", |name, kind| {
+        let kind = match kind {
+            Kind::Text | Kind::Bytes => "text",
+            Kind::Address => "inet",
+            Kind::Small => "smallint",
+            Kind::Integer => "integer",
+            Kind::Big => "bigint",
+            Kind::Boolean => "boolean",
+            Kind::Texts | Kind::Json => "jsonb",
+        };
+        format!("{name} {kind}")
+    });
+    let values = columns("", |name, kind| match kind {
+        Kind::Bytes => format!("decode(g.{name}, 'hex') AS {name}"),
+        Kind::Texts => format!("ARRAY(SELECT jsonb_array_elements_text(g.{name})) AS {name}"),
+        _ => format!("g.{name}"),
+    });
+    let names = columns("", |name, _| name.to_owned());
+    format!(
+        "(SELECT g.ord, {values} FROM ROWS FROM (jsonb_to_recordset($1::text::jsonb) AS ({types}))
+             WITH ORDINALITY AS g ({names}, ord)) AS u"
+    )
 }
 
-const ROWS_GIVEN: &str = "(
-    SELECT g.ord, g.name, g.url, g.address::inet AS address, g.method, g.headers::jsonb AS headers, g.body,
-        ARRAY(SELECT jsonb_array_elements_text(g.expect_status::jsonb)) AS expect_status,
-        g.interval_ms, g.timeout_ms, g.connection, g.tags::jsonb AS tags, g.enabled, $13::bigint AS revision
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::int[],
-        $9::int[], $10::text[], $11::text[], $12::boolean[])
-        WITH ORDINALITY AS g (name, url, address, method, headers, body, expect_status, interval_ms, timeout_ms,
-        connection, tags, enabled, ord)
-) AS u";
-const UPDATE_HEAD: &str = "UPDATE endpoints AS e SET url = u.url, address = u.address, method = u.method,
-    headers = u.headers, body = u.body, expect_status = u.expect_status, interval_ms = u.interval_ms,
-    timeout_ms = u.timeout_ms, connection = u.connection, tags = u.tags, enabled = u.enabled,
-    revision = u.revision, updated_at = now() FROM";
-const UPDATE_TAIL: &str = "WHERE e.name = u.name AND (e.url, e.address, e.method, e.headers, e.body,
-    e.expect_status, e.interval_ms, e.timeout_ms, e.connection, e.tags, e.enabled) IS DISTINCT FROM (u.url,
-    u.address, u.method, u.headers, u.body, u.expect_status, u.interval_ms, u.timeout_ms, u.connection, u.tags,
-    u.enabled)";
-const INSERT_HEAD: &str = "INSERT INTO endpoints (name, url, address, method, headers, body, expect_status,
-    interval_ms, timeout_ms, connection, tags, enabled, revision)
-    SELECT u.name, u.url, u.address, u.method, u.headers, u.body, u.expect_status, u.interval_ms, u.timeout_ms,
-    u.connection, u.tags, u.enabled, u.revision FROM";
-// In the order given: ids then follow it, and neighbours in the file are far apart in phase.
-const INSERT_TAIL: &str =
-    "WHERE NOT EXISTS (SELECT FROM endpoints AS e WHERE e.name = u.name) ORDER BY u.ord";
-/// The id, and the columns of [`EndpointRow`] as text and numbers.
-const ENDPOINT_COLUMNS: &str = "endpoint_id, name, url, host(address), method, headers::text, body,
-    array_to_json(expect_status)::text, interval_ms, timeout_ms, connection, tags::text, enabled";
+fn update_endpoints() -> String {
+    let of = |table: &'static str| columns("name", move |name, _| format!("{table}.{name}"));
+    let set = columns("name", |name, _| format!("{name} = u.{name}"));
+    let (rows_given, old, new) = (rows_given(), of("e"), of("u"));
+    format!(
+        "UPDATE endpoints AS e SET {set}, revision = $2, updated_at = now() FROM {rows_given}
+         WHERE e.name = u.name AND ({old}) IS DISTINCT FROM ({new})"
+    )
+}
+
+fn insert_endpoints() -> String {
+    let (names, values) =
+        (columns("", |name, _| name.to_owned()), columns("", |name, _| format!("u.{name}")));
+    let rows_given = rows_given();
+    // In the order given: ids then follow it, and neighbours in the file are far apart in phase.
+    format!(
+        "INSERT INTO endpoints ({names}, revision) SELECT {values}, $2::bigint FROM {rows_given}
+         WHERE NOT EXISTS (SELECT FROM endpoints AS e WHERE e.name = u.name) ORDER BY u.ord"
+    )
+}
+
+/// The id and the row, as `rows.rs` reads it.
+fn select_endpoints() -> String {
+    let values = columns("", |name, kind| match kind {
+        Kind::Bytes => format!("encode({name}, 'hex') AS {name}"),
+        Kind::Address => format!("host({name}) AS {name}"),
+        _ => name.to_owned(),
+    });
+    format!(
+        "SELECT r.endpoint_id, row_to_json(r)::text FROM (SELECT endpoint_id, {values} FROM endpoints) AS r
+         ORDER BY r.endpoint_id"
+    )
+}

@@ -1,123 +1,78 @@
-//! Endpoints as rows: the same twelve columns in both stores, and back through [`Draft::validate`], the one
-//! door every endpoint comes in by.
+//! Endpoints as rows: one JSON object each ([`record`]), which both stores are given and asked for, and back through
+//! [`Draft::validate`], the one door every endpoint comes in by.
 //!
-//! Out of scope: SQL, but for the query that reads them. Arrays and objects travel as text here (JSON), because
-//! that is what both stores can be handed and asked for.
+//! The body travels in hexadecimal digits, because JSON holds no bytes.
+//!
+//! Out of scope: SQL (`postgres.rs`, `sqlite.rs`), which is made from [`record::COLUMNS`].
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::StoreError;
-use crate::endpoint::{Draft, Endpoint, StoredEndpoint};
+use crate::config::UPSERT_ROWS_MAX;
+use crate::endpoint::{Draft, Endpoint, Interner, StoredEndpoint, record};
 use crate::sample::EndpointId;
 
-/// The columns of `endpoints` that an [`Endpoint`] fills.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EndpointRow {
-    pub(super) name: String,
-    pub(super) url: String,
-    pub(super) address: Option<String>,
-    pub(super) method: String,
-    /// `[["Name","value"],…]`
-    pub(super) headers: String,
-    pub(super) body: Vec<u8>,
-    /// `["200-299","304"]`
-    pub(super) expect_status: String,
-    pub(super) interval_ms: i32,
-    pub(super) timeout_ms: i32,
-    pub(super) connection: String,
-    /// `{"team":"shop"}`
-    pub(super) tags: String,
-    pub(super) enabled: bool,
+/// Rows of one statement, as text: what exceeds it (bodies) is stored in several.
+const UPSERT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The row of an endpoint.
+pub(super) fn row(endpoint: &Endpoint) -> String {
+    let mut record = record::object(endpoint);
+    record["body"] = hex(&endpoint.options.body).into();
+    record.to_string()
 }
 
-impl EndpointRow {
-    /// The row of an endpoint.
-    pub(super) fn of(endpoint: &Endpoint) -> Self {
-        let headers = endpoint.headers.iter().map(|(name, value)| Value::from(vec![name.as_str(), value]));
-        let tags: Map<_, _> =
-            endpoint.tags.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
-        let ms = |us: u64| i32::try_from(us / 1_000).unwrap_or(i32::MAX);
-        Self {
-            name: endpoint.name.clone(),
-            url: endpoint.url.as_str().to_owned(),
-            address: endpoint.address.map(|address| address.to_string()),
-            method: endpoint.method.as_str().to_owned(),
-            headers: Value::Array(headers.collect()).to_string(),
-            body: endpoint.body.clone(),
-            expect_status: Value::from(endpoint.expect_status.entries().collect::<Vec<_>>()).to_string(),
-            interval_ms: ms(endpoint.interval.0),
-            timeout_ms: ms(endpoint.timeout.0),
-            connection: endpoint.connection.name().to_owned(),
-            tags: Value::Object(tags).to_string(),
-            enabled: endpoint.enabled,
-        }
-    }
-
-    /// The endpoint of a row that somebody may have edited by hand: the error names it and the column.
-    pub(super) fn endpoint(self, id: i32, unsupported: Option<String>) -> Result<StoredEndpoint, StoreError> {
-        let name = self.name.clone();
-        let fail = |message: String| StoreError::Endpoint { name: name.clone(), message };
-        if let Some(column) = unsupported {
-            return Err(fail(format!("{column}: not supported by this version")));
-        }
-        let json = |column: &str, text: &str| {
-            serde_json::from_str::<Value>(text).map_err(|error| fail(format!("{column}: {error}")))
-        };
-        let text = |column: &str, value: &Value| {
-            value.as_str().map(str::to_owned).ok_or_else(|| fail(format!("{column}: {value} is not text")))
-        };
-        let mut headers = Vec::new();
-        for pair in json("headers", &self.headers)?.as_array().into_iter().flatten() {
-            match pair.as_array().map(Vec::as_slice) {
-                Some([name, value]) => headers.push((text("headers", name)?, text("headers", value)?)),
-                _ => return Err(fail(format!("headers: {pair} is not a pair of name and value"))),
+/// The rows of endpoints, as JSON arrays of bounded size.
+pub(super) fn batches(endpoints: &[Endpoint]) -> impl Iterator<Item = String> + '_ {
+    let mut rest = endpoints.iter().peekable();
+    std::iter::from_fn(move || {
+        rest.peek()?;
+        let (mut batch, mut rows) = ("[".to_owned(), 0);
+        while rows < UPSERT_ROWS_MAX
+            && batch.len() < UPSERT_BYTES_MAX
+            && let Some(endpoint) = rest.next()
+        {
+            if rows > 0 {
+                batch.push(',');
             }
+            batch.push_str(&row(endpoint));
+            rows += 1;
         }
-        let mut tags = Vec::new();
-        for (key, value) in json("tags", &self.tags)?.as_object().into_iter().flatten() {
-            tags.push((key.clone(), text("tags", value)?));
-        }
-        let mut expect_status = Vec::new();
-        for entry in json("expect_status", &self.expect_status)?.as_array().into_iter().flatten() {
-            expect_status.push(text("expect_status", entry)?);
-        }
-        let draft = Draft {
-            name: Some(self.name),
-            url: Some(self.url),
-            address: self.address,
-            method: Some(self.method),
-            headers,
-            body: Some(self.body),
-            expect_status: Some(expect_status),
-            interval: Some(format!("{}ms", self.interval_ms)),
-            timeout: Some(format!("{}ms", self.timeout_ms)),
-            connection: Some(self.connection),
-            tags,
-            enabled: Some(self.enabled),
-        };
-        let endpoint = draft.validate(&Draft::default()).map_err(|error| fail(error.to_string()))?;
-        Ok(StoredEndpoint { id: EndpointId(id), endpoint })
-    }
+        batch.push(']');
+        Some(batch)
+    })
 }
 
-/// The query for all endpoints: `columns`, in the store's own words, and last the column by which a row asks for
-/// what this version cannot do, or null. Arrays are empty in either store's way of writing it.
-pub(super) fn select_endpoints(columns: &str) -> String {
-    format!(
-        "SELECT {columns},
-            CASE WHEN auth_ref IS NOT NULL THEN 'auth_ref'
-                WHEN CAST(body_match AS text) NOT IN ('{{}}', '[]') THEN 'body_match'
-                WHEN CAST(body_forbid AS text) NOT IN ('{{}}', '[]') THEN 'body_forbid'
-                WHEN resolve_timeout_ms IS NOT NULL THEN 'resolve_timeout_ms'
-                WHEN connect_timeout_ms IS NOT NULL THEN 'connect_timeout_ms'
-                WHEN tls_timeout_ms IS NOT NULL THEN 'tls_timeout_ms'
-                WHEN processing_timeout_ms IS NOT NULL THEN 'processing_timeout_ms'
-                WHEN transfer_timeout_ms IS NOT NULL THEN 'transfer_timeout_ms'
-                WHEN redirects <> 0 THEN 'redirects'
-                WHEN tls IS NOT NULL THEN 'tls'
-            END
-        FROM endpoints ORDER BY endpoint_id"
-    )
+/// The endpoint of a row that somebody may have edited by hand: the error names it and the column. Endpoints read
+/// with the same `interner` share what they have in common.
+pub(super) fn endpoint(id: i32, row: &str, interner: &mut Interner) -> Result<StoredEndpoint, StoreError> {
+    let mut record: Value = serde_json::from_str(row).map_err(|error| StoreError::Endpoint {
+        name: format!("endpoint_id {id}"),
+        message: format!("is not a record: {error}"),
+    })?;
+    let name = record["name"].as_str().unwrap_or_default().to_owned();
+    let fail = |message: String| StoreError::Endpoint { name: name.clone(), message };
+    let body = record["body"].take();
+    let body = unhex(body.as_str().unwrap_or_default())
+        .ok_or_else(|| fail("body: is not hexadecimal".to_owned()))?;
+    let draft = record::draft(record).map_err(|error| fail(error.to_string()))?;
+    let draft = Draft { body: Some(body), ..draft };
+    let mut endpoint = draft.validate(&Draft::default()).map_err(|error| fail(error.to_string()))?;
+    interner.intern(&mut endpoint);
+    Ok(StoredEndpoint { id: EndpointId(id), endpoint })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
+    let byte = |pair: &[u32; 2]| u8::try_from(pair[0] * 16 + pair[1]).ok();
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
 }
 
 /// The first name that is given twice, if any: an upsert could only guess which is meant.
@@ -132,46 +87,78 @@ pub(super) fn check_names(endpoints: &[Endpoint]) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
-    fn endpoint() -> Endpoint {
-        let draft = Draft {
-            name: Some("a \"b\"".to_owned()),
-            url: Some("http://[::1]:81/x?y=1".to_owned()),
-            address: Some("10.0.0.1".to_owned()),
-            method: Some("POST".to_owned()),
+    fn draft(name: &str) -> Draft {
+        Draft {
+            name: Some(name.to_owned()),
+            url: Some("https://[::1]:81/x?y=1".to_owned()),
             headers: vec![("A".to_owned(), "1".to_owned()), ("B".to_owned(), "\"é\"".to_owned())],
-            body: Some(b"{}".to_vec()),
-            expect_status: Some(vec!["200-299".to_owned(), "304".to_owned()]),
-            interval: Some("5s".to_owned()),
-            timeout: Some("1500ms".to_owned()),
-            connection: Some("reuse".to_owned()),
-            tags: vec![("team".to_owned(), "shop".to_owned())],
-            enabled: Some(false),
-        };
-        draft.validate(&Draft::default()).unwrap()
+            body: Some(b"{}\0\xff".to_vec()),
+            ..Draft::default()
+        }
+    }
+
+    fn made(name: &str) -> Endpoint {
+        draft(name).validate(&Draft::default()).unwrap()
     }
 
     #[test]
     fn a_row_is_its_endpoint_again() {
-        let endpoint = endpoint();
-        let stored = EndpointRow::of(&endpoint).endpoint(7, None).unwrap();
-        assert_eq!(stored, StoredEndpoint { id: EndpointId(7), endpoint });
+        let made = made("a \"b\"");
+        let stored = endpoint(7, &row(&made), &mut Interner::default()).unwrap();
+        assert_eq!(stored, StoredEndpoint { id: EndpointId(7), endpoint: made });
     }
 
     #[test]
     fn an_edited_row_is_refused_by_name_and_column() {
-        let check = |edit: fn(&mut EndpointRow), expected: &str| {
-            let mut row = EndpointRow::of(&endpoint());
-            edit(&mut row);
-            let message = row.endpoint(1, None).unwrap_err().to_string();
+        let check = |column: &str, value: Value, expected: &str| {
+            let mut record: Value = serde_json::from_str(&row(&made("a \"b\""))).unwrap();
+            record[column] = value;
+            let refused = endpoint(1, &record.to_string(), &mut Interner::default());
+            let message = refused.unwrap_err().to_string();
             assert!(message.contains("a \\\"b\\\"") && message.contains(expected), "{message}");
         };
-        check(|row| row.url = "ftp://x/".to_owned(), "url: ");
-        check(|row| row.headers = "[[1,2]]".to_owned(), "headers: ");
-        check(|row| row.tags = "{\"a\":1}".to_owned(), "tags: ");
-        check(|row| row.interval_ms = 1, "interval: ");
-        let unsupported = EndpointRow::of(&endpoint()).endpoint(1, Some("body_match".to_owned()));
-        assert!(unsupported.unwrap_err().to_string().contains("body_match: not supported"));
+        check("url", "ftp://x/".into(), "url: ");
+        check("headers", vec![1].into(), "headers: ");
+        check("interval_ms", 1.into(), "interval: ");
+        check("body", "abc".into(), "body: ");
+        check("body", "\u{20ac}0".into(), "body: ");
+        check("redirects", 21.into(), "redirects: ");
+        assert!(endpoint(1, "{", &mut Interner::default()).is_err());
+    }
+
+    #[test]
+    fn what_rows_have_in_common_is_held_once() {
+        let mut interner = Interner::default();
+        let rows = ["a", "b", "c"].map(|name| row(&made(name)));
+        let read = rows.map(|row| endpoint(1, &row, &mut interner).unwrap().endpoint);
+        assert!(read.windows(2).all(|pair| Arc::ptr_eq(&pair[0].options, &pair[1].options)));
+        assert_eq!(interner.len(), 1);
+    }
+
+    #[test]
+    fn batches_are_bounded_and_hold_every_row_once() {
+        let endpoints: Vec<Endpoint> = (0..2 * UPSERT_ROWS_MAX + 1).map(|n| made(&n.to_string())).collect();
+        let rows = |batch: &String| serde_json::from_str::<Vec<Value>>(batch).unwrap();
+        let names = |batches: &[String]| -> Vec<String> {
+            let names = batches
+                .iter()
+                .flat_map(|batch| rows(batch))
+                .map(|row| row["name"].as_str().unwrap().to_owned());
+            names.collect()
+        };
+        let found: Vec<String> = batches(&endpoints).collect();
+        assert_eq!(found.iter().map(|batch| rows(batch).len()).max(), Some(UPSERT_ROWS_MAX));
+        assert_eq!(names(&found), endpoints.iter().map(|endpoint| endpoint.name.clone()).collect::<Vec<_>>());
+        let large = |name: &str| Draft { body: Some(vec![b'x'; 1_000_000]), ..draft(name) };
+        let large: Vec<Endpoint> =
+            ('a'..='z').map(|name| large(&name.to_string()).validate(&Draft::default()).unwrap()).collect();
+        let found: Vec<String> = batches(&large).collect();
+        assert!(found.iter().all(|batch| batch.len() < UPSERT_BYTES_MAX + 2_100_000));
+        assert_eq!(names(&found).len(), 26);
+        assert_eq!(batches(&[]).count(), 0);
     }
 }

@@ -21,12 +21,13 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use tokio::sync::oneshot;
 
 use super::migrate::{self, Applied};
-use super::rows::{EndpointRow, check_names, select_endpoints};
+use super::rows::{self, check_names};
 use super::store::{Delivery, Ingest};
 use super::{StoreError, Upserted, partition, pgcopy};
 use crate::clock::{Mono, Wall};
 use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_SLICE_ROWS, SQLITE_BUSY_MAX};
-use crate::endpoint::{Endpoint, StoredEndpoint};
+use crate::endpoint::record::{COLUMNS, Kind};
+use crate::endpoint::{Endpoint, Interner, StoredEndpoint};
 use crate::sample::Sample;
 
 /// The file's WAL is cut back to this after a checkpoint, so that one long reader does not leave it large.
@@ -127,25 +128,16 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         self.run(move |connection| {
             let mut folded = start;
-            let mut statement = connection.prepare(&select_endpoints(ENDPOINT_COLUMNS))?;
+            let mut statement = connection.prepare(&select_endpoints())?;
             let mut rows = statement.query([])?;
             let mut page = Vec::new();
+            let mut interner = Interner::default();
             while let Some(row) = rows.next()? {
-                let endpoint = EndpointRow {
-                    name: row.get(1)?,
-                    url: row.get(2)?,
-                    address: row.get(3)?,
-                    method: row.get(4)?,
-                    headers: row.get(5)?,
-                    body: row.get(6)?,
-                    expect_status: row.get(7)?,
-                    interval_ms: row.get(8)?,
-                    timeout_ms: row.get(9)?,
-                    connection: row.get(10)?,
-                    tags: row.get(11)?,
-                    enabled: row.get(12)?,
-                };
-                page.push(endpoint.endpoint(row.get(0)?, row.get(13)?)?);
+                page.push(rows::endpoint(
+                    row.get(0)?,
+                    row.get_ref(1)?.as_str().unwrap_or_default(),
+                    &mut interner,
+                )?);
                 if page.len() == ENDPOINTS_PAGE_ROWS {
                     fold(&mut folded, std::mem::take(&mut page));
                 }
@@ -237,25 +229,10 @@ fn upsert(connection: &mut Connection, endpoints: &[Endpoint], now: Wall) -> Res
         let revision: i64 =
             transaction
                 .query_row("SELECT coalesce(max(revision), 0) + 1 FROM endpoints", [], |row| row.get(0))?;
-        let mut update = transaction.prepare(UPDATE_ENDPOINT)?;
-        let mut insert = transaction.prepare(INSERT_ENDPOINT)?;
-        for row in endpoints.iter().map(EndpointRow::of) {
-            let values = params![
-                row.name,
-                row.url,
-                row.address,
-                row.method,
-                row.headers,
-                row.body,
-                row.expect_status,
-                row.interval_ms,
-                row.timeout_ms,
-                row.connection,
-                row.tags,
-                row.enabled,
-                revision,
-                now.0
-            ];
+        let mut update = transaction.prepare(&update_endpoint())?;
+        let mut insert = transaction.prepare(&insert_endpoint())?;
+        for row in endpoints.iter().map(rows::row) {
+            let values = params![row, revision, now.0];
             let changed = update.execute(values)? as u64;
             updated += changed;
             if changed == 0 {
@@ -360,17 +337,46 @@ fn insert_samples(connection: &Connection, rows: &[Sample]) -> Result<(), StoreE
     Ok(())
 }
 
+/// One piece of text for each column of an endpoint.
+fn columns(text: impl Fn(&str, Kind) -> String) -> Vec<String> {
+    COLUMNS.iter().map(|(name, kind)| text(name, *kind)).collect()
+}
+
+/// A column of the row given as `?1`. Lists and objects come out as JSON text, true as 1, null as null.
+fn value_given(name: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Bytes => format!("unhex(json_extract(?1, '$.{name}'))"),
+        _ => format!("json_extract(?1, '$.{name}')"),
+    }
+}
+
 // A row is either changed, or as it was, or not there. The revision moves in the first case only.
-const UPDATE_ENDPOINT: &str = "UPDATE endpoints SET url = ?2, address = ?3, method = ?4, headers = ?5,
-    body = ?6, expect_status = ?7, interval_ms = ?8, timeout_ms = ?9, connection = ?10, tags = ?11,
-    enabled = ?12, revision = ?13, updated_at = ?14
-    WHERE name = ?1 AND (url, method, headers, body, expect_status, interval_ms, timeout_ms, connection, tags,
-    enabled, coalesce(address, '')) <> (?2, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, coalesce(?3, ''))";
-const INSERT_ENDPOINT: &str =
-    "INSERT INTO endpoints (name, url, address, method, headers, body, expect_status,
-    interval_ms, timeout_ms, connection, tags, enabled, revision, updated_at)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
-    WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE name = ?1)";
-/// The id, and the columns of [`EndpointRow`] as text and numbers.
-const ENDPOINT_COLUMNS: &str = "endpoint_id, name, url, address, method, headers, body, expect_status,
-    interval_ms, timeout_ms, connection, tags, enabled";
+fn update_endpoint() -> String {
+    let given = columns(|name, kind| format!("{} AS {name}", value_given(name, kind))).join(", ");
+    let set = columns(|name, _| format!("{name} = u.{name}")).join(", ");
+    let differs = columns(|name, _| format!("e.{name} IS NOT u.{name}")).join(" OR ");
+    format!(
+        "UPDATE endpoints AS e SET {set}, revision = ?2, updated_at = ?3 FROM (SELECT {given}) AS u
+         WHERE e.name = u.name AND ({differs})"
+    )
+}
+
+fn insert_endpoint() -> String {
+    let names = columns(|name, _| name.to_owned()).join(", ");
+    let given = columns(value_given).join(", ");
+    format!(
+        "INSERT INTO endpoints ({names}, revision, updated_at) SELECT {given}, ?2, ?3
+         WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE name = {})",
+        value_given("name", Kind::Text)
+    )
+}
+
+/// The id and the row, as `rows.rs` reads it.
+fn select_endpoints() -> String {
+    let fields = columns(|name, kind| match kind {
+        Kind::Bytes => format!("'{name}', hex({name})"),
+        Kind::Texts | Kind::Json => format!("'{name}', json({name})"),
+        _ => format!("'{name}', {name}"),
+    });
+    format!("SELECT endpoint_id, json_object({}) FROM endpoints ORDER BY endpoint_id", fields.join(", "))
+}
