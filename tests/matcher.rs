@@ -1,0 +1,227 @@
+//! The matcher at its boundary: patterns and bodies in, verdicts out, against a naive reference, the `regex` crate
+//! and Python's own answers.
+
+#[path = "support/naive.rs"]
+mod naive;
+
+use ringprobe::clock::Mono;
+use ringprobe::matcher::{self, Budgets, Certainty, Compiler, Matcher, Node, Patterns, Verdict};
+
+/// The pattern that the matcher was made for.
+const FOUNDING: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
+
+/// Numbers that a seed repeats (xorshift64).
+struct Random(u64);
+
+impl Random {
+    /// From `RINGPROBE_SEED`, or from the clock; says which.
+    fn seeded() -> Self {
+        let given = std::env::var("RINGPROBE_SEED").ok();
+        let seed =
+            given.map_or_else(|| Mono::now().0, |seed| seed.parse().expect("RINGPROBE_SEED is a number"));
+        println!("RINGPROBE_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from((self.0 >> 11) % bound as u64).unwrap()
+    }
+
+    fn one_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == 0
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
+        choices[self.below(choices.len())]
+    }
+}
+
+fn required(pattern: &str) -> Patterns {
+    Patterns { body_match: vec![pattern.to_owned()], body_forbid: Vec::new() }
+}
+
+fn tree(pattern: &str) -> Node {
+    matcher::parse(pattern, 4096).unwrap_or_else(|fault| panic!("{pattern}: {fault:?}")).node
+}
+
+/// The verdict, and after how many bytes it was certain. Checks on the way that it never changes.
+fn run<'a>(matcher: &Matcher, pieces: impl Iterator<Item = &'a [u8]>) -> (Verdict, u64) {
+    let mut scan = matcher.start();
+    let mut certain = matcher.verdict_so_far(&scan);
+    for piece in pieces {
+        let now = match matcher.feed(&mut scan, piece) {
+            Certainty::More => None,
+            Certainty::Certain(verdict) => Some(verdict),
+        };
+        assert!(certain.is_none() || certain == now, "certain, and then not: {certain:?} {now:?}");
+        assert_eq!(now, matcher.verdict_so_far(&scan));
+        certain = now;
+    }
+    let verdict = matcher.finish(&mut scan);
+    assert!(certain.is_none() || certain == Some(verdict), "certain, and then not: {certain:?} {verdict:?}");
+    (verdict, scan.certain_after_bytes().expect("it is over"))
+}
+
+/// The verdict on a body, the same whole, byte by byte, and at random cuts with empty pieces between.
+fn verdict(matcher: &Matcher, body: &[u8], random: &mut Random) -> (Verdict, u64) {
+    let whole = run(matcher, std::iter::once(body));
+    assert_eq!(whole, run(matcher, body.chunks(1)), "byte by byte");
+    let mut pieces = Vec::new();
+    let mut rest = body;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(random.below(rest.len() + 1));
+        pieces.push(piece);
+        rest = after;
+    }
+    assert_eq!(whole, run(matcher, pieces.into_iter()), "at random cuts");
+    whole
+}
+
+fn is_found(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Matched => true,
+        Verdict::Missing { pattern: 0 } => false,
+        other => panic!("a verdict that one required pattern cannot have: {other:?}"),
+    }
+}
+
+/// A body that the founding pattern may match, or nearly.
+fn founding_body(random: &mut Random) -> Vec<u8> {
+    let words =
+        ["you", "welcome", "forbidden", "the", "meeting", "hall", "Tuesday", "a", "xy", "abc", "sevenup"];
+    let mut body = String::new();
+    let parts: [(usize, &[&str]); 12] = [
+        (9, &["you are ", "hello you ", "you", "you\n"]),
+        (9, &["welcome ", "welcome to ", "so welcome, ", "welcome"]),
+        (1, &["forbidden ", "it is forbidden"]),
+        (8, &["the meeting ", "some words here", "abc def ghi", "abcdef ghijkl mno pqr"]),
+        (2, &["room", " hall", "hallway hall"]),
+        (10, &[" ", "\t", "\n", ""]),
+        (10, &["12", "7", "999", "100", "200", "1000", "101"]),
+        (10, &[" ", "  ", "\n"]),
+        (10, &["at", "on", "in"]),
+        (10, &[" 10:30", " 09:05", " 9:05", "\t23:59", " 10:305"]),
+        (10, &[" AM", " PM", "\nPM", " XM", "AM", ""]),
+        (3, &["\n", "\n\n", ".", "x"]),
+    ];
+    for (chance, choices) in parts {
+        // The first choice is one that a match may have, mostly.
+        let choice = if random.below(10) < 7 { choices[0] } else { random.pick(choices) };
+        if random.below(10) < chance {
+            body += choice;
+        }
+    }
+    let mut body = body.into_bytes();
+    for _ in 0..random.below(6).saturating_sub(3) {
+        let at = random.below(body.len() + 1);
+        match random.below(4) {
+            0 if at < body.len() => drop(body.remove(at)),
+            1 => body.insert(at, *random.pick(&[b" ", b"\n", b"1", b"x"]).first().unwrap()),
+            2 => drop(body.splice(at..at, random.pick(&words).bytes())),
+            _ if at < body.len() => body[at] = u8::try_from(random.below(256)).unwrap(),
+            _ => {}
+        }
+    }
+    body.truncate(naive::TEXT_BYTES_MAX);
+    body
+}
+
+#[test]
+fn the_founding_pattern_is_right() {
+    let mut random = Random::seeded();
+    let matcher = Compiler::new(Budgets::default()).compile(&required(FOUNDING)).unwrap();
+    assert!(matcher.bytes() <= 8 * 1024, "{} bytes: {:?}", matcher.bytes(), matcher.explain());
+    let tree = tree(FOUNDING);
+    let mut found = 0;
+    for number in 0..12_000 {
+        let body = founding_body(&mut random);
+        let expected = naive::contains(&tree, &body);
+        found += usize::from(expected);
+        for size in [1, 2, 3, 7, 16, 4096] {
+            let (verdict, _) = run(&matcher, body.chunks(size));
+            assert_eq!(is_found(verdict), expected, "body {number}: {:?}", String::from_utf8_lossy(&body));
+        }
+    }
+    assert!((1_000..11_000).contains(&found), "bodies of both sorts: {found} of 12,000 match");
+}
+
+/// A pattern of the generator's, with lookarounds nested in anything if `looks`.
+fn pattern(random: &mut Random, depth: usize, looks: bool) -> String {
+    let atoms = [
+        "a", "b", "c", "ab", "[ab]", "[^a]", ".", "_", " ", r"\n", r"\w", r"\W", r"\s", r"\b", r"\B", "^",
+        "$", r"\Z", "(?m:^)", "(?m:$)", "(?s:.)", "(?i:B)", "",
+    ];
+    if depth == 0 || random.one_in(4) {
+        return random.pick(&atoms).to_owned();
+    }
+    let inner = |random: &mut Random| pattern(random, depth - 1, looks);
+    match random.below(if looks { 9 } else { 5 }) {
+        0 | 1 => inner(random) + &inner(random),
+        2 => format!("(?:{}|{})", inner(random), inner(random)),
+        3 => {
+            format!("(?:{})", inner(random))
+                + random.pick(&["*", "+", "?", "{2}", "{0,2}", "{1,3}", "{2,}", "*?"])
+        }
+        4 => inner(random) + &inner(random) + &inner(random),
+        5 => format!("(?={})", inner(random)),
+        6 => format!("(?!{})", inner(random)),
+        7 => format!("(?<={})", inner(random)),
+        _ => format!("(?<!{})", inner(random)),
+    }
+}
+
+fn text(random: &mut Random, length_max: usize) -> Vec<u8> {
+    (0..random.below(length_max + 1))
+        .map(|_| *random.pick(&[b"a", b"b", b"c", b"_", b" ", b"\n", b"B", b"\xff"]).first().unwrap())
+        .collect()
+}
+
+/// How often more than usual: `RINGPROBE_MATCHER_ROUNDS`.
+fn rounds() -> usize {
+    std::env::var("RINGPROBE_MATCHER_ROUNDS").map_or(1, |rounds| rounds.parse().expect("a number"))
+}
+
+#[test]
+fn random_patterns_with_lookarounds_are_right() {
+    let mut random = Random::seeded();
+    let (mut pairs, mut found, mut refused, mut patterns) = (0, 0, 0, 0);
+    while pairs < 100_000 * rounds() {
+        let depth = 1 + random.below(5);
+        let source = pattern(&mut random, depth, true);
+        let tree = tree(&source);
+        patterns += 1;
+        let matcher = match Compiler::new(Budgets::default()).compile(&required(&source)) {
+            Ok(matcher) => matcher,
+            Err(error) => {
+                assert!(error.message.contains("over budget"), "{source}: {error}");
+                refused += 1;
+                continue;
+            }
+        };
+        for _ in 0..20 {
+            pairs += 1;
+            let body = text(&mut random, 12);
+            let expected = naive::contains(&tree, &body);
+            found += usize::from(expected);
+            let (verdict, certain_after) = verdict(&matcher, &body, &mut random);
+            assert_eq!(is_found(verdict), expected, "{source} on {:?}", String::from_utf8_lossy(&body));
+            // What is certain stays true, whatever follows.
+            let certain_after = usize::try_from(certain_after).unwrap();
+            if certain_after < body.len() {
+                let mut other = body[..certain_after].to_vec();
+                other.extend(text(&mut random, 12));
+                assert_eq!(
+                    naive::contains(&tree, &other),
+                    expected,
+                    "{source} on {other:?}: certain too early"
+                );
+            }
+        }
+    }
+    println!("{patterns} patterns, {refused} over budget; {found} of {pairs} pairs match");
+    assert!(refused * 50 < patterns, "{refused} of {patterns} patterns are over budget");
+    assert!(found * 10 > pairs && found * 10 < pairs * 9, "pairs of both sorts");
+}
