@@ -41,6 +41,9 @@ pub const GENERATE_COUNT_MAX: u32 = 10_000_000;
 /// Most origins that one range such as `http://127.0.0.[1-64]:8080` may stand for.
 pub const GENERATE_ORIGINS_MAX: usize = 65_536;
 
+/// Longest file of certificates: all of Mozilla's are 220 KiB.
+pub const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 // --- responses ------------------------------------------------------------------------------------------
 
 /// Longest response head. nginx, Apache and curl (100 KiB) all stop in this order of size.
@@ -123,6 +126,9 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 
 /// Samples a shard's ring to the writer holds (64 B each): 0.6 s at 100,000 probes/s.
 pub const SAMPLE_RING_CAPACITY: usize = 64 * 1024;
+/// Samples that one probe can leave, steps included: 21 hops in each of 6 attempts, and its own; and the same for 64
+/// addresses would be too much to keep room for.
+pub const SAMPLES_PER_PROBE_MAX: usize = 256;
 /// How often the writer looks at the rings; nobody wakes it.
 pub const GATHER_EVERY: Micros = Micros::from_millis(20);
 /// A batch is closed when it is this old,

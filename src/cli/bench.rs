@@ -8,15 +8,16 @@
 
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use url::Host;
 
+use super::network::NetworkArguments;
 use super::{Error, limits, session};
 use crate::config::{BENCH_CONNECTIONS_MAX, BENCH_RATE_MAX, DESCRIPTORS_RESERVED};
 use crate::control::node::Workload;
 use crate::control::roster::Roster;
-use crate::control::surroundings::Surroundings;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
 use crate::sample::{EndpointId, Failure};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
@@ -49,6 +50,8 @@ pub(super) struct Arguments {
     /// the endpoints 1, 2, …
     #[arg(long, value_name = "URL")]
     store: Option<StoreUrl>,
+    #[command(flatten)]
+    network: NetworkArguments,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -74,7 +77,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let endpoints = (1..).zip(urls.iter().cycle()).take(arguments.connections as usize);
     let endpoints =
         endpoints.map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() });
-    let roster = Roster::from(endpoints.collect::<Vec<_>>());
+    let surroundings = arguments.network.surroundings()?;
+    let mut roster = Roster::default();
+    let mut planner = arguments.network.planner(&surroundings).for_benchmarks();
+    roster.extend(endpoints.collect(), &mut planner).map_err(Error::input)?;
     let sockets = limits::descriptors_max()? - DESCRIPTORS_RESERVED;
     if u64::from(arguments.connections) > sockets {
         let given = arguments.connections;
@@ -94,7 +100,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         cores: Some(arguments.cores),
         writer: WriterOptions { store: arguments.store.clone(), ..WriterOptions::default() },
         duration: Some(duration),
-        surroundings: Surroundings::of_machine(),
+        surroundings,
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)
@@ -116,7 +122,7 @@ fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
     if let Some(Host::Domain(name)) = endpoint.url.host() {
         let found = (name, 0).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
         let found = found.ok_or_else(|| Error::failed(format!("{url}: {}", Failure::DnsNotFound.name())))?;
-        endpoint.address = Some(found.ip());
+        Arc::make_mut(&mut endpoint.options).address = Some(found.ip());
     }
     Ok(endpoint)
 }

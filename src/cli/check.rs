@@ -1,26 +1,34 @@
 //! `ringprobe check`: probes URLs once, now, by the same engine as `run`, and shows the phases.
+//!
+//! An endpoint can be described as fully as in a file: by `--file`, or field by field with `--set`. Redirects and
+//! further attempts are shown as rows of their own below the probe that they belong to.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Error, limits, session};
+use super::network::NetworkArguments;
+use super::{Error, endpoints, limits, session};
 use crate::clock::Micros;
 use crate::control::node::collect_once;
 use crate::control::roster::Roster;
-use crate::control::surroundings::Surroundings;
-use crate::endpoint::{Draft, Endpoint, StoredEndpoint};
-use crate::sample::{ABSENT, EndpointId, Flags, Outcome, Phases, Sample};
+use crate::endpoint::{Draft, Endpoint, StoredEndpoint, file};
+use crate::sample::{ABSENT, BodyMatch, EndpointId, Flags, NO_PATTERN, Outcome, Phases, Sample};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// What to probe.
-    #[arg(required = true, value_name = "URL")]
+    #[arg(required_unless_present = "file", value_name = "URL")]
     urls: Vec<String>,
+    /// Probe the endpoints of this file, too.
+    #[arg(long, short = 'f', value_name = "FILE.toml")]
+    file: Option<PathBuf>,
     /// Give up after this long.
     #[arg(long, default_value = "10s", value_name = "TIME")]
     timeout: String,
@@ -39,6 +47,23 @@ pub(super) struct Arguments {
     /// A status that counts as up, or a range of them; repeatable.
     #[arg(long, value_name = "STATUS")]
     expect_status: Vec<String>,
+    /// A pattern that the body must contain; repeatable.
+    #[arg(long = "match", value_name = "PATTERN")]
+    body_match: Vec<String>,
+    /// A pattern that the body must not contain; repeatable.
+    #[arg(long = "forbid", value_name = "PATTERN")]
+    body_forbid: Vec<String>,
+    /// Take any certificate.
+    #[arg(long, short = 'k')]
+    insecure: bool,
+    /// Trust the certificates in this file instead of the system's.
+    #[arg(long, value_name = "FILE.pem")]
+    ca_file: Option<String>,
+    /// Any field of an endpoint, as in an endpoint file: `--set redirects=0`, `--set 'expect="down"'`; repeatable
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    fields: Vec<String>,
+    #[command(flatten)]
+    network: NetworkArguments,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -46,22 +71,33 @@ pub(super) struct Arguments {
 
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let endpoints =
+    let mut endpoints =
         arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = &arguments.file {
+        endpoints.extend(endpoints::read(path)?);
+    }
+    let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let endpoints: Vec<StoredEndpoint> =
         (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
+    let surroundings = arguments.network.surroundings()?;
+    let mut roster = Roster::default();
+    roster.extend(endpoints, &mut arguments.network.planner(&surroundings)).map_err(Error::input)?;
     let descriptors_max = limits::descriptors_max()?;
     let cpu = session::placement(Some(1))?.shards[0];
-    let mut samples =
-        collect_once(Roster::from(endpoints), cpu, descriptors_max, &Surroundings::of_machine()).map_err(
-            |error| Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing")),
-        )?;
-    samples.sort_unstable_by_key(|sample| sample.endpoint_id);
-    let all_up = samples.iter().all(|sample| sample.outcome == Outcome::Up);
-    let text =
-        if arguments.json { as_json(&arguments.urls, &samples) } else { as_table(&arguments.urls, &samples) };
+    let mut samples = collect_once(roster, cpu, descriptors_max, &surroundings).map_err(|error| {
+        Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing"))
+    })?;
+    // Steps come before the sample that they belong to, and are shown below it.
+    samples.sort_by_key(|sample| (sample.endpoint_id, sample.detail.step));
+    let all_up = slots(&samples).all(|sample| sample.outcome == Outcome::Up);
+    let text = if arguments.json { as_json(&names, &samples) } else { as_table(&names, &samples) };
     writeln!(io::stdout(), "{text}").map_err(Error::failed)?;
     Ok(if all_up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The samples of slots, without their steps.
+fn slots(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
+    samples.iter().filter(|sample| sample.detail.step == 0)
 }
 
 fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
@@ -71,36 +107,80 @@ fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
             .ok_or_else(|| Error::input(format!("--header: `{field}` lacks a colon; write `Name: value`")))?;
         Ok((name.trim().to_owned(), value.trim().to_owned()))
     });
-    let draft = Draft {
+    let list = |values: &Vec<String>| (!values.is_empty()).then(|| values.clone());
+    let mut draft = Draft {
         method: arguments.method.clone().or_else(|| arguments.body.as_ref().map(|_| "POST".to_owned())),
         headers: headers.collect::<Result<Vec<_>, Error>>()?,
         body: arguments.body.as_ref().map(|body| body.clone().into_bytes()),
         address: arguments.address.clone(),
         timeout: Some(arguments.timeout.clone()),
-        expect_status: (!arguments.expect_status.is_empty()).then(|| arguments.expect_status.clone()),
+        expect_status: list(&arguments.expect_status),
+        body_match: list(&arguments.body_match),
+        body_forbid: list(&arguments.body_forbid),
         ..Draft::of_url(url)
     };
-    draft.validate(&Draft::default()).map_err(|error| Error::input(format!("{url}: {error}")))
+    if arguments.insecure {
+        draft.tls.insecure = Some(true);
+    }
+    draft.tls.ca_file.clone_from(&arguments.ca_file);
+    let set = file::fields_of(&arguments.fields.join("\n"), "--set").map_err(Error::input)?;
+    draft.validate(&set).map_err(|error| Error::input(format!("{url}: {error}")))
 }
 
-/// One row per URL; phases that did not happen are a dash.
-fn as_table(urls: &[String], samples: &[Sample]) -> String {
-    let url_columns = urls.iter().map(|url| url.chars().count()).max().unwrap_or(0).max("URL".len());
-    let mut text = format!("{:<url_columns$} {:<8} {:>6}", "URL", "OUTCOME", "STATUS");
+/// One row per probe, and one for each of its steps; phases that did not happen are a dash.
+fn as_table(names: &[String], samples: &[Sample]) -> String {
+    let name_columns = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("URL".len());
+    let mut text = format!("{:<name_columns$} {:<8} {:>6}", "URL", "OUTCOME", "STATUS");
     let heads = Phases::NAMES.into_iter().chain(["total", "agent"]);
     heads.for_each(|name| append(&mut text, &name.to_uppercase(), 11));
     append(&mut text, "BYTES", 10);
-    for (url, sample) in urls.iter().zip(samples) {
+    for sample in samples {
+        let name = match sample.detail.step {
+            0 => names.get(index(sample)).cloned().unwrap_or_default(),
+            step => format!("  step {step}"),
+        };
         let status = if sample.status == 0 { "-".to_owned() } else { sample.status.to_string() };
-        let _ = write!(text, "\n{url:<url_columns$} {:<8} {status:>6}", sample.outcome.name());
+        let _ = write!(text, "\n{name:<name_columns$} {:<8} {status:>6}", sample.outcome.name());
         let times = sample.phases.as_array().into_iter().chain([sample.total_us, sample.agent_us]);
         times.for_each(|us| append(&mut text, &time(us), 11));
         append(&mut text, &sample.bytes_in.to_string(), 10);
-        if sample.outcome != Outcome::Up {
-            let _ = write!(text, "  {}", sample.reason_name());
+        for remark in remarks(sample) {
+            let _ = write!(text, "  {remark}");
         }
     }
     text
+}
+
+/// What a row has no column for.
+fn remarks(sample: &Sample) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if sample.outcome != Outcome::Up {
+        remarks.push(sample.reason_name().to_owned());
+    }
+    if let Some(address) = address(sample) {
+        remarks.push(address);
+    }
+    let detail = &sample.detail;
+    if detail.pattern != NO_PATTERN {
+        remarks.push(format!("pattern {}", detail.pattern));
+    }
+    if detail.redirects > 0 {
+        remarks.push(format!("{} redirects", detail.redirects));
+    }
+    if detail.tls_not_after_s > 0 {
+        let days = (i64::from(detail.tls_not_after_s) - sample.ts.0 / 1_000_000) / 86_400;
+        remarks.push(format!("certificate {days} d"));
+    }
+    remarks
+}
+
+fn index(sample: &Sample) -> usize {
+    usize::try_from(sample.endpoint_id.0).unwrap_or(usize::MAX)
+}
+
+fn address(sample: &Sample) -> Option<String> {
+    let address = Ipv6Addr::from(sample.detail.address);
+    (!address.is_unspecified()).then(|| address.to_canonical().to_string())
 }
 
 fn append(text: &mut String, cell: &str, columns: usize) {
@@ -112,30 +192,49 @@ fn time(us: i32) -> String {
     u64::try_from(us).map_or_else(|_absent| "-".to_owned(), |us| Micros(us).to_string())
 }
 
-/// `{"probes": [{"url", …the columns of the metrics table…}]}`; what did not happen is null.
-fn as_json(urls: &[String], samples: &[Sample]) -> String {
-    let or_null = |us: i32| if us == ABSENT { Value::Null } else { us.into() };
-    let probe = |(url, sample): (&String, &Sample)| {
-        let mut probe = json!({
-            "url": url,
-            "ts_us": sample.ts.0,
-            "outcome": sample.outcome.name(),
-            "failure": sample.failure().map(crate::sample::Failure::name),
-            "status": if sample.status == 0 { Value::Null } else { sample.status.into() },
-        });
-        for (name, us) in Phases::NAMES.into_iter().zip(sample.phases.as_array()) {
-            probe[format!("{name}_us")] = or_null(us);
-        }
-        probe["total_us"] = or_null(sample.total_us);
-        probe["ttfb_us"] = sample.phases.ttfb_us().map_or(Value::Null, Value::from);
-        probe["agent_us"] = sample.agent_us.into();
-        probe["bytes_in"] = sample.bytes_in.into();
-        probe["bytes_out"] = sample.bytes_out.into();
-        probe["cpu_ns"] = sample.cpu_ns.into();
-        probe["flags"] = flags(sample.flags).into();
+/// `{"probes": [{"url", …the columns of the metrics table…, "steps": […]}]}`; what did not happen is null.
+fn as_json(names: &[String], samples: &[Sample]) -> String {
+    let probe = |sample: &Sample| {
+        let mut probe = columns(sample);
+        let url = names.get(index(sample)).cloned().unwrap_or_default();
+        let object = probe.as_object_mut().expect("it is one");
+        object.shift_insert(0, "url".to_owned(), url.into());
+        let is_step = |step: &&Sample| step.endpoint_id == sample.endpoint_id && step.detail.step > 0;
+        let steps: Vec<Value> = samples.iter().filter(is_step).map(columns).collect();
+        object.insert("steps".to_owned(), steps.into());
         probe
     };
-    json!({ "probes": urls.iter().zip(samples).map(probe).collect::<Vec<_>>() }).to_string()
+    json!({ "probes": slots(samples).map(probe).collect::<Vec<_>>() }).to_string()
+}
+
+fn columns(sample: &Sample) -> Value {
+    let or_null = |us: i32| if us == ABSENT { Value::Null } else { us.into() };
+    let mut probe = json!({
+        "ts_us": sample.ts.0,
+        "outcome": sample.outcome.name(),
+        "failure": sample.failure().map(crate::sample::Failure::name),
+        "status": if sample.status == 0 { Value::Null } else { sample.status.into() },
+    });
+    for (name, us) in Phases::NAMES.into_iter().zip(sample.phases.as_array()) {
+        probe[format!("{name}_us")] = or_null(us);
+    }
+    probe["total_us"] = or_null(sample.total_us);
+    probe["ttfb_us"] = sample.phases.ttfb_us().map_or(Value::Null, Value::from);
+    probe["agent_us"] = sample.agent_us.into();
+    probe["bytes_in"] = sample.bytes_in.into();
+    probe["bytes_out"] = sample.bytes_out.into();
+    probe["cpu_ns"] = sample.cpu_ns.into();
+    probe["flags"] = flags(sample.flags).into();
+    let detail = &sample.detail;
+    probe["address"] = address(sample).into();
+    probe["redirects"] = detail.redirects.into();
+    probe["attempt"] = if detail.attempt == 0 { Value::Null } else { detail.attempt.into() };
+    probe["body"] = if detail.body == BodyMatch::NotAsked { Value::Null } else { detail.body.name().into() };
+    probe["pattern"] = if detail.pattern == NO_PATTERN { Value::Null } else { detail.pattern.into() };
+    probe["tls_cipher"] = if detail.tls_cipher == 0 { Value::Null } else { detail.tls_cipher.into() };
+    probe["tls_not_after_s"] =
+        if detail.tls_not_after_s == 0 { Value::Null } else { detail.tls_not_after_s.into() };
+    probe
 }
 
 fn flags(flags: Flags) -> Vec<&'static str> {

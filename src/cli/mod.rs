@@ -20,6 +20,7 @@ mod doctor;
 mod endpoints;
 mod limits;
 mod migrate;
+mod network;
 mod run;
 mod session;
 mod store;

@@ -9,13 +9,14 @@ use std::thread;
 
 use clap::Args;
 
+use super::network::NetworkArguments;
 use super::store::StoreArguments;
 use super::{Error, endpoints, session};
 use crate::clock::Micros;
 use crate::config::{RETENTION_DEFAULT, RETENTION_MIN};
 use crate::control::node::Workload;
+use crate::control::plans::{PlanError, Planner};
 use crate::control::roster::Roster;
-use crate::control::surroundings::Surroundings;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
@@ -28,6 +29,8 @@ pub(super) struct Arguments {
     file: Option<PathBuf>,
     #[command(flatten)]
     store: StoreArguments,
+    #[command(flatten)]
+    network: NetworkArguments,
     /// Stop after this long; without it, at SIGINT or SIGTERM.
     #[arg(long, short = 'd', env = "RINGPROBE_DURATION", value_name = "TIME")]
     duration: Option<String>,
@@ -52,9 +55,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let retention = arguments.retention.as_deref().map_or(Ok(Some(RETENTION_DEFAULT)), retention)?;
     session::placement(arguments.cores)?;
     let store_url = arguments.store.url()?;
+    let surroundings = arguments.network.surroundings()?;
+    let planner = arguments.network.planner(&surroundings);
     let loading = || {
         let wanted = arguments.file.as_deref().map(endpoints::read).transpose()?;
-        block_on(load(&store_url, wanted, !arguments.no_migrate)).map_err(Error::failed)?
+        block_on(load(&store_url, wanted, !arguments.no_migrate, planner)).map_err(Error::failed)?
     };
     // On a thread that ends with it: then the allocator lets go of what it kept for that thread.
     let loaded = thread::scope(|scope| scope.spawn(loading).join());
@@ -65,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         cores: arguments.cores,
         writer: WriterOptions { store: Some(store_url), retention, ..WriterOptions::default() },
         duration,
-        surroundings: Surroundings::of_machine(),
+        surroundings,
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)
@@ -84,8 +89,23 @@ fn retention(text: &str) -> Result<Option<Micros>, Error> {
     Ok(Some(span))
 }
 
+/// Endpoints on their way from the store to the shards.
+struct Loading {
+    roster: Roster,
+    planner: Planner,
+    /// Endpoints of the store that are not the file's.
+    others: usize,
+    /// The first endpoint that cannot be probed as it says.
+    error: Option<PlanError>,
+}
+
 /// Brings the store in line and reads back what to probe: with a file, its endpoints; else all of the table's.
-async fn load(url: &StoreUrl, wanted: Option<Vec<Endpoint>>, migrate: bool) -> Result<Roster, Error> {
+async fn load(
+    url: &StoreUrl,
+    wanted: Option<Vec<Endpoint>>,
+    migrate: bool,
+    planner: Planner,
+) -> Result<Roster, Error> {
     let mut store = super::store::open(url, migrate).await?;
     let names: Option<HashSet<String>> =
         wanted.as_ref().map(|endpoints| endpoints.iter().map(|endpoint| endpoint.name.clone()).collect());
@@ -93,16 +113,22 @@ async fn load(url: &StoreUrl, wanted: Option<Vec<Endpoint>>, migrate: bool) -> R
         Some(endpoints) => Some(store.upsert_endpoints(endpoints).await.map_err(Error::failed)?),
         None => None,
     };
-    let add = move |(roster, others): &mut (Roster, usize), mut page: Vec<StoredEndpoint>| {
+    let add = move |loading: &mut Loading, mut page: Vec<StoredEndpoint>| {
         if let Some(names) = &names {
             let in_page = page.len();
             page.retain(|stored| names.contains(&stored.endpoint.name));
-            *others += in_page - page.len();
+            loading.others += in_page - page.len();
         }
         page.retain(|stored| stored.endpoint.options.enabled);
-        roster.extend(page);
+        let added = loading.roster.extend(page, &mut loading.planner);
+        loading.error = loading.error.take().or(added.err());
     };
-    let (roster, others) = store.fold_endpoints((Roster::default(), 0), add).await.map_err(Error::input)?;
+    let loading = Loading { roster: Roster::default(), planner, others: 0, error: None };
+    let loaded = store.fold_endpoints(loading, add).await.map_err(Error::input)?;
+    let Loading { roster, others, error, .. } = loaded;
+    if let Some(error) = error {
+        return Err(Error::input(error));
+    }
     if let Some(upserted) = upserted {
         log::info!(
             "{url}: {} endpoints new, {} changed, {} as they were; {others} others in the store are left alone",

@@ -4,6 +4,7 @@
 //! the fleet lease.
 
 pub mod node;
+pub mod plans;
 pub mod roster;
 pub mod summary;
 pub mod surroundings;

@@ -221,7 +221,7 @@ pub fn collect_once(
     surroundings: &Surroundings,
 ) -> io::Result<Vec<Sample>> {
     let anchor = Reading::now();
-    let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1));
+    let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1) * config::SAMPLES_PER_PROBE_MAX);
     let part = Part { roster, workload: Workload::Once, offset: Micros(0) };
     let load = move || part.load(anchor);
     let limits = limits(1, descriptors_max);

@@ -6,6 +6,7 @@
 
 use std::vec;
 
+use super::plans::{PlanError, Planner};
 use crate::clock::Micros;
 use crate::endpoint::{StoredEndpoint, shard_of};
 use crate::probe::Plan;
@@ -39,16 +40,17 @@ pub enum Deal {
 
 impl Roster {
     /// Adds a page of endpoints.
-    pub fn extend(&mut self, endpoints: Vec<StoredEndpoint>) {
-        let watch = |StoredEndpoint { id, endpoint }| Watch {
-            id,
-            interval: endpoint.interval,
-            plan: temporary_plan(&endpoint),
-        };
+    ///
+    /// # Errors
+    /// The first of them that cannot be probed as it says.
+    pub fn extend(&mut self, endpoints: Vec<StoredEndpoint>, planner: &mut Planner) -> Result<(), PlanError> {
         // Not collected: that would keep the vector of the endpoints for the plans, which need a third of it.
         let mut page = Vec::with_capacity(endpoints.len());
-        page.extend(endpoints.into_iter().map(watch));
+        for StoredEndpoint { id, endpoint } in endpoints {
+            page.push(Watch { id, interval: endpoint.interval, plan: planner.plan(&endpoint)? });
+        }
         self.pages.push(page);
+        Ok(())
     }
 
     /// How many there are.
@@ -89,36 +91,6 @@ impl Roster {
             dealt.iter_mut().zip(parts).for_each(|(roster, part)| roster.pages.push(part));
         }
         dealt
-    }
-}
-
-fn temporary_plan(e: &crate::endpoint::Endpoint) -> Plan {
-    use crate::probe::*;
-    Plan {
-        origin: std::sync::Arc::new(HostPort::of_url(&e.url).unwrap()),
-        pinned: e.address,
-        request: crate::http::request::Template::new(&crate::http::request::Parts {
-            headers: &e.headers,
-            body: &e.body,
-            close: e.connection == crate::endpoint::Connection::Fresh,
-            ..crate::http::request::Parts::new(e.method.as_str(), &e.url)
-        })
-        .unwrap(),
-        profile: std::sync::Arc::new(Profile {
-            head_request: e.method.is_head(),
-            timeout: e.timeout,
-            connection: e.connection,
-            expect: Expect { status: e.expect_status.clone(), ..Expect::default() },
-            ..Profile::default()
-        }),
-    }
-}
-
-impl From<Vec<StoredEndpoint>> for Roster {
-    fn from(endpoints: Vec<StoredEndpoint>) -> Self {
-        let mut roster = Self::default();
-        roster.extend(endpoints);
-        roster
     }
 }
 
@@ -163,6 +135,7 @@ impl ExactSizeIterator for IntoIter {}
 mod tests {
     use super::*;
     use crate::endpoint::Draft;
+    use crate::{dns, tls};
 
     fn roster(pages: &[std::ops::Range<i32>]) -> Roster {
         let draft = Draft {
@@ -173,7 +146,8 @@ mod tests {
         let endpoint = draft.validate(&Draft::default()).unwrap();
         let stored = |id| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() };
         let mut roster = Roster::default();
-        pages.iter().for_each(|ids| roster.extend(ids.clone().map(stored).collect()));
+        let mut planner = Planner::new(tls::Roots::bundled(), dns::Family::PreferV4, None);
+        pages.iter().for_each(|ids| roster.extend(ids.clone().map(stored).collect(), &mut planner).unwrap());
         roster
     }
 

@@ -86,6 +86,27 @@ pub fn parse_in(text: &str, file: &str, read_body: &mut ReadBody<'_>) -> Result<
     parse_by(text, file, PART_BYTES, read_body)
 }
 
+/// Fields alone, as they stand in a file below `[[endpoint]]`: lines of `key = value`. `source` names them in messages.
+///
+/// # Errors
+/// The first thing wrong with them, taken by themselves.
+pub fn fields_of(text: &str, source: &str) -> Result<Draft, FileError> {
+    let mut problems = Problems::new(text, source);
+    let table = match DeTable::parse(text) {
+        Ok(document) => document.into_inner(),
+        Err(syntax) => {
+            problems.add(syntax.span().map(|span| span.start), None, None, one_line(syntax.message()));
+            return Err(problems.finish());
+        }
+    };
+    let mut no_files = |_path: &str| Err("cannot be read here; write the body itself".to_owned());
+    let section = read_section(table, "fields", &mut problems, &mut no_files);
+    match problems.count {
+        0 => Ok(section.draft),
+        _ => Err(problems.finish()),
+    }
+}
+
 /// A file that [`parse`] turns into the same endpoints: fields in a fixed order, defaults left out.
 #[must_use]
 pub fn write(endpoints: &[Endpoint]) -> String {

@@ -74,6 +74,15 @@ impl fmt::Display for SecretError {
 
 impl std::error::Error for SecretError {}
 
+impl SecretError {
+    /// The same without the endpoint's name.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let Self { field, reference, message, .. } = self;
+        format!("{field}: {reference} {message}")
+    }
+}
+
 impl FromStr for SecretRef {
     type Err = String;
 

@@ -22,7 +22,6 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::config::REQUEST_BYTES_MAX;
-use crate::endpoint::{Connection, Endpoint};
 
 /// How we introduce ourselves to an origin whose owner may wonder, unless the operator says where to ask.
 pub const CONTACT_DEFAULT: &str = "https://github.com/ringprobe/ringprobe";
@@ -180,19 +179,6 @@ pub fn bearer(token: &str) -> Result<Zeroizing<String>, String> {
         );
     }
     Ok(Zeroizing::new(format!("Bearer {token}")))
-}
-
-/// The whole request of an endpoint, head and body, without anything that differs between probes.
-#[must_use]
-pub fn encode(endpoint: &Endpoint) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.request(&Parts {
-        headers: &endpoint.headers,
-        body: &endpoint.body,
-        close: endpoint.connection == Connection::Fresh,
-        ..Parts::new(endpoint.method.as_str(), &endpoint.url)
-    });
-    writer.bytes
 }
 
 /// Appends the request target (RFC 9112, section 3.2.1): path and query, never the fragment.

@@ -45,10 +45,19 @@ impl Transcoder {
     /// For a body whose head had this `Content-Type`, if any.
     #[must_use]
     pub fn new(charset: Charset, content_type: Option<&[u8]>) -> Self {
+        Self::declared(charset, content_type.and_then(declared))
+    }
+
+    /// The same for who knows which charset was declared.
+    #[must_use]
+    pub const fn declared(charset: Charset, encoding: Option<&'static Encoding>) -> Self {
         let state = match charset {
             Charset::Raw => State::Pass,
             Charset::Auto => State::Marks {
-                declared: content_type.and_then(declared).unwrap_or(UTF_8),
+                declared: match encoding {
+                    Some(encoding) => encoding,
+                    None => UTF_8,
+                },
                 held: [0; MARK_BYTES_MAX],
                 held_count: 0,
             },

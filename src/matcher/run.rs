@@ -152,6 +152,13 @@ impl Matcher {
         Self { conjuncts, groups }
     }
 
+    /// How many patterns must be found.
+    #[must_use]
+    pub fn body_match_count(&self) -> u16 {
+        let count = self.groups.iter().filter(|group| !group.forbids).count();
+        u16::try_from(count).unwrap_or(u16::MAX)
+    }
+
     /// A body of which nothing has come yet.
     #[must_use]
     pub fn start(&self) -> Scan {

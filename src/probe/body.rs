@@ -14,10 +14,12 @@
 //! Invariant: a body that was cut off is never called matched or not matched unless nothing that could have followed
 //! would have changed that.
 
+use std::sync::Arc;
+
 use super::Expect;
 use crate::http::Response;
 use crate::http::coding::Decoder;
-use crate::matcher::{Certainty, Matcher, Scan, Transcoder, Verdict};
+use crate::matcher::{Certainty, Charset, Matcher, Scan, Transcoder, Verdict};
 use crate::sample::{BodyMatch, Failure, NO_PATTERN};
 
 /// The body so far.
@@ -38,9 +40,9 @@ pub struct Body {
 struct Stages {
     decode: bool,
     decoder: Option<Decoder>,
-    charset: crate::matcher::Charset,
+    charset: Charset,
     transcoder: Option<Transcoder>,
-    scan: Option<(std::sync::Arc<Matcher>, Scan)>,
+    scan: Option<(Arc<Matcher>, Scan)>,
 }
 
 /// Whether there is a reason to read on.
@@ -64,7 +66,7 @@ impl Body {
                 decoder: None,
                 charset: expect.charset,
                 transcoder: None,
-                scan: expect.body.as_ref().map(|matcher| (std::sync::Arc::clone(matcher), matcher.start())),
+                scan: expect.body.as_ref().map(|matcher| (Arc::clone(matcher), matcher.start())),
             })
         });
         Self { bytes: 0, bytes_max: expect.body_bytes_max, full: false, failure: None, verdict: None, stages }
@@ -76,7 +78,9 @@ impl Body {
         if let (true, Some(codings)) = (stages.decode, response.content_encoding()) {
             stages.decoder = Some(Decoder::new(codings, self.bytes_max));
         }
-        stages.transcoder = Transcoder::new(stages.charset, response.charset());
+        if stages.charset == Charset::Auto && stages.scan.is_some() {
+            stages.transcoder = Some(Transcoder::declared(stages.charset, response.charset()));
+        }
     }
 
     /// Takes payload.
@@ -112,7 +116,7 @@ impl Body {
         &mut self,
         decoded: &[u8],
         transcoder: Option<&mut Transcoder>,
-        scan: Option<&mut (std::sync::Arc<Matcher>, Scan)>,
+        scan: Option<&mut (Arc<Matcher>, Scan)>,
     ) {
         let room = usize::try_from(self.bytes_max - self.bytes.min(self.bytes_max)).unwrap_or(usize::MAX);
         let within = &decoded[..decoded.len().min(room)];
@@ -196,6 +200,7 @@ impl Body {
         let matches_count = self.stages.as_ref().and_then(|stages| stages.scan.as_ref());
         let matches_count = matches_count.map_or(0, |(matcher, _)| matcher.body_match_count());
         match self.verdict {
+            // The budget's pattern counts through both lists.
             Some(Verdict::Missing { pattern } | Verdict::Budget { pattern }) => place(pattern),
             Some(Verdict::Forbidden { pattern }) => place(pattern.saturating_add(matches_count)),
             None | Some(Verdict::Matched) => NO_PATTERN,

@@ -80,7 +80,7 @@ pub struct Hop {
     /// with which request.
     pub request: Arc<[u8]>,
     url: Url,
-    visited: redirect::Visited,
+    trail: redirect::Trail,
 }
 
 /// What is to be done after an exchange has ended.
@@ -404,12 +404,11 @@ impl Probe {
         let exchange = self.exchange.as_ref()?;
         let status = exchange.status();
         let profile = &plan.profile;
-        if profile.redirects == 0 || !redirect::is_redirect(status) || profile.expect.status.contains(status)
+        if profile.redirects == 0
+            || !redirect::is_redirect(status, exchange.response().location().is_some())
+            || profile.expect.status.contains(status)
         {
             return None;
-        }
-        if self.redirects >= profile.redirects {
-            return Some(Err(Failure::TooManyRedirects));
         }
         Some(Hop::follow(plan, self.hop.as_deref(), exchange).map(Box::new))
     }
@@ -446,26 +445,24 @@ impl Probe {
 impl Hop {
     /// Where the response of `exchange` leads, after `from` or, at first, after the endpoint itself.
     fn follow(plan: &Plan, from: Option<&Self>, exchange: &Exchange) -> Result<Self, Failure> {
-        let location = exchange.response().location().ok_or(Failure::RedirectInvalid)?;
-        let (mut visited, base, request) = match from {
-            None => {
-                let request = exchange.request();
-                (redirect::Visited::default(), plan.origin.url_of(request), request)
-            }
-            Some(hop) => (hop.visited.clone(), Some(hop.url.clone()), &hop.request),
+        let location = exchange.response().location().unwrap_or_default();
+        let (base, request) = match from {
+            None => (plan.origin.url_of(exchange.request()), exchange.request()),
+            Some(hop) => (Some(hop.url.clone()), &hop.request),
         };
         let base = base.ok_or(Failure::RedirectInvalid)?;
-        if from.is_none() {
-            visited.insert(request, &base)?;
-        }
+        let mut trail = from.map_or_else(
+            || redirect::Trail::new(request.split(|byte| *byte == b' ').next().unwrap_or_default(), &base),
+            |hop| hop.trail.clone(),
+        );
         let rules = redirect::Rules {
             downgrade_allowed: plan.profile.redirect_downgrade,
             secret_fields: &plan.profile.secret_fields,
         };
-        let next = redirect::follow(request, &base, exchange.status(), location, &rules)?;
-        visited.insert(&next.request, &next.url)?;
+        let next = redirect::follow(request, &base, exchange.status(), location, rules)?;
+        trail.enter(&next, plan.profile.redirects.into())?;
         let origin = HostPort::of_url(&next.url).ok_or(Failure::RedirectInvalid)?;
-        Ok(Self { origin, url: next.url, request: next.request.into(), visited })
+        Ok(Self { origin, url: next.url, request: next.request.into(), trail })
     }
 }
 
