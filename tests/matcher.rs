@@ -225,3 +225,169 @@ fn random_patterns_with_lookarounds_are_right() {
     assert!(refused * 50 < patterns, "{refused} of {patterns} patterns are over budget");
     assert!(found * 10 > pairs && found * 10 < pairs * 9, "pairs of both sorts");
 }
+
+/// A vector file of `tests/data/patterns`, without its comments.
+fn vectors(name: &str) -> Vec<String> {
+    let path = format!("{}/tests/data/patterns/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn python_says_the_same() {
+    let mut random = Random::seeded();
+    let mut compiler = Compiler::new(Budgets::default());
+    let (mut lines, mut found) = (0, 0);
+    for line in vectors("python.jsonl") {
+        let (pattern, text, expected): (String, String, bool) = serde_json::from_str(&line).unwrap();
+        let body: Vec<u8> = text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect();
+        let matcher =
+            compiler.compile(&required(&pattern)).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+        let (verdict, _) = verdict(&matcher, &body, &mut random);
+        assert_eq!(is_found(verdict), expected, "{line}");
+        lines += 1;
+        found += usize::from(expected);
+    }
+    assert!(lines > 2_000 && found > 500 && found < lines - 500, "{found} of {lines}");
+}
+
+#[test]
+fn what_no_table_can_do_is_refused_with_advice() {
+    for line in vectors("errors.txt") {
+        let [pattern, offset, message] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let error = Compiler::new(Budgets::default())
+            .compile(&Patterns {
+                body_forbid: vec!["fine".to_owned(), pattern.to_owned()],
+                ..Patterns::default()
+            })
+            .expect_err(pattern);
+        assert_eq!((error.list, error.index), ("body_forbid", 1), "{pattern}");
+        assert_eq!(error.offset.to_string(), offset, "{pattern}: {error}");
+        assert!(error.message.contains(message), "{pattern}: {error}");
+        assert!(!error.to_string().contains('\n'));
+    }
+}
+
+/// Patterns of any bytes at all end in a tree or an error; and what parses compiles or is over budget.
+#[test]
+fn no_text_breaks_the_parser() {
+    let mut random = Random::seeded();
+    let pieces = [
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "?",
+        "*",
+        "+",
+        "|",
+        "^",
+        "$",
+        ".",
+        "\\",
+        "a",
+        "é",
+        "1",
+        ",",
+        "-",
+        ":",
+        "=",
+        "!",
+        "<",
+        ">",
+        "P",
+        "#",
+        "i",
+        "u",
+        "x",
+        "\\d",
+        "\\b",
+        "\\x",
+        "(?",
+        "(?:",
+        "(?=",
+        "(?<!",
+        "(?u)",
+        "{2,3}",
+        "\n",
+        " ",
+        "\u{1F600}",
+    ];
+    let (mut parsed, mut refused) = (0, 0);
+    for _ in 0..30_000 {
+        let pattern: String = (0..random.below(12)).map(|_| random.pick(&pieces)).collect();
+        match Compiler::new(Budgets::default()).compile(&required(&pattern)) {
+            Ok(_) => parsed += 1,
+            Err(error) => {
+                assert!(error.offset <= pattern.len(), "{pattern}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(parsed > 1_000 && refused > 1_000, "{parsed} parsed, {refused} refused");
+    // As deep as it goes, and one deeper; as long as it may be, and longer.
+    let nested = |depth: usize| "(".repeat(depth) + "a" + &")*".repeat(depth);
+    let compile = |pattern: &str| Compiler::new(Budgets::default()).compile(&required(pattern));
+    assert!(compile(&nested(64)).is_ok());
+    assert!(compile(&nested(65)).unwrap_err().message.contains("nested deeper"));
+    assert!(compile(&"(?=".repeat(5_000)).unwrap_err().message.contains("4096 bytes"));
+    for long in [
+        r"\b".repeat(2_000),
+        "a?".repeat(2_000),
+        "(?=a)".repeat(800),
+        "(?<=a)".repeat(600),
+        "$".repeat(4_000),
+    ] {
+        if let Err(error) = compile(&long) {
+            assert!(error.message.contains("over budget"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_regex_crate_says_the_same_and_so_do_both_compilers() {
+    let mut random = Random::seeded();
+    let budgets = Budgets::default();
+    let lazy = Budgets { table_bytes_soft: 0, ..budgets };
+    let (mut compared, mut found, mut equal) = (0, 0, 0);
+    while compared < 20_000 * rounds() {
+        let source = pattern(&mut random, 4, false);
+        let tree = tree(&source);
+        // Without `$`, of which it has another opinion.
+        let is_plain = !source.replace("(?m:$)", "").contains('$');
+        let (eager, lazily) = (
+            Compiler::new(budgets).compile(&required(&source)),
+            Compiler::new(lazy).compile(&required(&source)),
+        );
+        let (eager, lazily) = (eager.unwrap(), lazily.unwrap());
+        if let (Some(determinized), Some(derived)) =
+            (matcher::automaton(&tree, false, &budgets), matcher::automaton(&tree, true, &budgets))
+        {
+            let difference = determinized.difference(&derived);
+            assert_eq!(difference, None, "{source}: the compilers differ");
+            assert!(determinized == derived, "{source}: equal languages in two forms");
+            assert_eq!(
+                determinized.difference(&derived.complement()).is_some(),
+                true,
+                "{source}: a complement is equal"
+            );
+            equal += 1;
+        }
+        let regex = regex::bytes::Regex::new(&format!("(?-u){}", source.replace(r"\Z", r"\z"))).unwrap();
+        for _ in 0..10 {
+            compared += 1;
+            let body = text(&mut random, 20);
+            let (verdict, _) = verdict(&eager, &body, &mut random);
+            let (lazily, _) = self::verdict(&lazily, &body, &mut random);
+            assert_eq!(verdict, lazily, "{source} on {body:?}: the tiers differ");
+            if is_plain {
+                assert_eq!(is_found(verdict), regex.is_match(&body), "{source} on {body:?}");
+                found += usize::from(is_found(verdict));
+            }
+        }
+    }
+    println!("{equal} automata were equal; {found} of {compared} pairs match");
+    assert!(equal * 20 > compared && found * 10 > compared);
+}
