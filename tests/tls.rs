@@ -18,10 +18,14 @@
 
 #[path = "support/certificates.rs"]
 mod certificates;
+#[path = "support/tls_server.rs"]
+mod tls_server;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use certificates::{Authority, Leaf, NOT_AFTER_S, NOW, authority_params, leaf_params, seconds_after_now};
 use proptest::prelude::*;
@@ -31,6 +35,7 @@ use rcgen::{
 };
 use ringprobe::clock::Wall;
 use ringprobe::sample::Failure;
+use ringprobe::testing::origin::{MENU, Origin, OriginOptions, OriginTls, OriginTlsError};
 use ringprobe::tls::{
     Config, Facts, Identity, Profile, Roots, ServerHost, Session, TLS_IDLE_BYTES_MAX, Version,
 };
@@ -38,10 +43,10 @@ use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use tls_server::{Fault, RESPONSE, TlsServer};
 
 const HOST: &str = "shop.example";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n";
-const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 // --- both ends ------------------------------------------------------------------------------------------
 
@@ -532,7 +537,7 @@ struct Stopped;
 impl rustls::time_provider::TimeProvider for Stopped {
     fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
         let seconds = u64::try_from(NOW.0 / 1_000_000).unwrap();
-        Some(rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
 
@@ -967,6 +972,232 @@ fn sessions_are_resumed_only_where_that_is_asked_for() {
             assert_eq!(went.result, Err(Failure::TlsName));
         }
     }
+}
+
+// --- over sockets ---------------------------------------------------------------------------------------
+
+/// How a connection over a socket ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// `close_notify`,
+    Clean,
+    /// FIN without it,
+    Cut,
+    /// RST,
+    Reset,
+    /// or an error of TLS.
+    Failed(Failure),
+    /// Not at all: as much as was asked for has come, and then nothing for a while, or without end.
+    Open,
+}
+
+/// Enough where nothing depends on it.
+const SHORT: Duration = Duration::from_millis(60);
+/// The server has to end it.
+const TO_THE_END: (usize, usize) = (usize::MAX, usize::MAX);
+
+struct Fetched {
+    session: Session,
+    plain: Vec<u8>,
+    ended: Ended,
+}
+
+/// Sends a request over a socket and reads until the end, or until so many bytes have come, of TLS before the
+/// handshake is over and of payload then, and nothing for as long as `silence`. A server that goes on for ever is cut
+/// off.
+fn fetch(
+    addr: SocketAddr,
+    config: &Config,
+    request: &[u8],
+    (tls_bytes_max, bytes_max): (usize, usize),
+    silence: Duration,
+) -> Fetched {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    // Nothing here takes as long: a test that hangs fails instead.
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut session = config.session(&host()).unwrap();
+    session.send(request);
+    let (mut plain, mut received_bytes, mut buffer) = (Vec::new(), 0, vec![0; 16 * 1024]);
+    let ended = loop {
+        let mut out = Vec::new();
+        session.take_output(&mut out);
+        // Whoever has reset cannot be written to; reading tells.
+        let _reset = stream.write_all(&out);
+        let enough =
+            if session.is_handshaking() { received_bytes >= tls_bytes_max } else { plain.len() >= bytes_max };
+        if enough {
+            stream.set_read_timeout(Some(silence)).unwrap();
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) => break if session.peer_closed_cleanly() { Ended::Clean } else { Ended::Cut },
+            Ok(_) if plain.len() > bytes_max.saturating_add(100_000) => break Ended::Open,
+            Ok(bytes) => {
+                received_bytes += bytes;
+                if let Err(failure) = session.received(&buffer[..bytes], &mut plain) {
+                    break Ended::Failed(failure);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(enough, "silent after {received_bytes} bytes: {:?}", String::from_utf8_lossy(&plain));
+                break Ended::Open;
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break Ended::Reset,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    Fetched { session, plain, ended }
+}
+
+#[test]
+fn servers_that_misbehave_over_sockets() {
+    let world = World::new();
+    let config = config(&world.profile());
+    let half = &RESPONSE[..RESPONSE.len() / 2];
+    for versions in [ONLY_12, ONLY_13] {
+        for (fault, ended, plain) in [
+            (Fault::None, Ended::Clean, RESPONSE),
+            (Fault::Crumbs, Ended::Clean, RESPONSE),
+            (Fault::NoGoodbye, Ended::Cut, RESPONSE),
+            (Fault::CutOff, Ended::Cut, half),
+            (Fault::GarbageAfterHalf, Ended::Failed(Failure::TlsProtocol), half),
+            (Fault::Close, Ended::Cut, b""),
+            (Fault::Reset, Ended::Reset, b""),
+            (Fault::CloseAfter(100), Ended::Cut, b""),
+            (Fault::Silence, Ended::Open, b""),
+            (Fault::StallAfter(100), Ended::Open, b""),
+            (Fault::GarbageAfterServerHello, Ended::Failed(Failure::TlsProtocol), b""),
+            (Fault::Bytes(record(21, 0x0303, &[2, 40])), Ended::Failed(Failure::TlsAlert), b""),
+            (Fault::Bytes(server_hello(0x0301, 0xc014)), Ended::Failed(Failure::TlsProtocol), b""),
+            (
+                Fault::Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+                Ended::Failed(Failure::TlsProtocol),
+                b"",
+            ),
+        ] {
+            let tls_bytes = match fault {
+                Fault::Silence => 0,
+                Fault::StallAfter(bytes) => bytes,
+                _ => usize::MAX,
+            };
+            let server = TlsServer::start(Arc::new(server_config(&world.leaf(), versions)), fault.clone());
+            let fetched = fetch(server.addr(), &config, REQUEST, (tls_bytes, usize::MAX), SHORT);
+            assert_eq!((fetched.ended, &fetched.plain[..]), (ended, plain), "{fault:?} {versions:?}");
+            assert_eq!(fetched.session.is_handshaking(), plain.is_empty(), "{fault:?} {versions:?}");
+        }
+        // A reset may overtake what was sent before it.
+        let server = TlsServer::start(Arc::new(server_config(&world.leaf(), versions)), Fault::CutOffByReset);
+        let fetched = fetch(server.addr(), &config, REQUEST, TO_THE_END, SHORT);
+        assert_eq!(fetched.ended, Ended::Reset);
+        assert!(half.starts_with(&fetched.plain));
+    }
+}
+
+/// What an origin answers without TLS, for comparison: as much as `bytes_max`, or until the end, or until nothing has
+/// come for a while.
+fn fetch_plain(addr: SocketAddr, request: &[u8], bytes_max: usize, silence: Duration) -> Vec<u8> {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(silence)).unwrap();
+    stream.write_all(request).unwrap();
+    let (mut plain, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
+    while plain.len() < bytes_max {
+        match stream.read(&mut buffer) {
+            Ok(bytes @ 1..) => plain.extend_from_slice(&buffer[..bytes]),
+            _ => break,
+        }
+    }
+    plain
+}
+
+#[test]
+fn the_origin_serves_its_whole_menu_over_tls() {
+    let world = World::new();
+    let leaf = world.leaf();
+    let tls = OriginTls::from_pem(leaf.chain_pem.as_bytes(), leaf.key_pem.as_bytes()).unwrap();
+    let plain_origin = Origin::start(OriginOptions::default()).unwrap();
+    let origin = Origin::start(OriginOptions { tls: Some(tls), ..OriginOptions::default() }).unwrap();
+    assert!(origin.url("/").starts_with("https://127.0.0.1:"));
+    let config = config(&world.profile());
+    // An answer without end is compared as far as this.
+    let bytes_max = 300_000;
+    let compare = |example: &str, silence: Duration| {
+        let request = format!("GET {example} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let expected = fetch_plain(plain_origin.addr(), request.as_bytes(), bytes_max, silence);
+        let enough = expected.len().min(bytes_max);
+        let fetched = fetch(origin.addr(), &config, request.as_bytes(), (usize::MAX, enough), silence);
+        let shared_bytes = expected.len().min(fetched.plain.len());
+        if shared_bytes < enough || expected[..shared_bytes] != fetched.plain[..shared_bytes] {
+            return Err(format!("{shared_bytes} bytes of {enough}"));
+        }
+        if expected.len() >= bytes_max {
+            return Ok(());
+        }
+        // An answer that ends in a close says goodbye, and a fault that closes does too: rustls would otherwise be
+        // what is tested.
+        let closes = ["/close/", "fault/close", "fault/early-close", "fault/http10"];
+        let ended = match example {
+            example if example.contains("fault/reset") => Ended::Reset,
+            example if closes.iter().any(|closes| example.contains(closes)) => Ended::Clean,
+            _ => Ended::Open,
+        };
+        let found = (fetched.plain.len(), fetched.ended);
+        if found == (expected.len(), ended) {
+            Ok(())
+        } else {
+            Err(format!("{found:?} for {}", expected.len()))
+        }
+    };
+    for item in MENU {
+        // A busy machine can pass for a silent origin: then wait longer.
+        let patience = [60, 600, 6_000].map(Duration::from_millis);
+        let mut result = Ok(());
+        for silence in patience {
+            result = compare(item.example, silence);
+            if result.is_ok() {
+                break;
+            }
+        }
+        assert_eq!(result, Ok(()), "{}", item.example);
+    }
+    let stats = origin.stop().unwrap();
+    assert!(stats.requests >= MENU.len() as u64);
+}
+
+#[test]
+fn the_origin_keeps_tls_connections_and_closes_them_when_told() {
+    let world = World::new();
+    let leaf = world.leaf();
+    let tls = OriginTls::from_pem(leaf.chain_pem.as_bytes(), leaf.key_pem.as_bytes()).unwrap();
+    let origin = Origin::start(OriginOptions { tls: Some(tls), ..OriginOptions::default() }).unwrap();
+    let config = config(&Profile { resumption: true, ..world.profile() });
+    let mut requests = b"GET /bytes/200000 HTTP/1.1\r\nHost: h\r\n\r\n".repeat(5);
+    requests.extend_from_slice(
+        b"POST /bytes/3 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+    );
+    for resumed in [false, true] {
+        let fetched = fetch(origin.addr(), &config, &requests, TO_THE_END, SHORT);
+        assert_eq!(fetched.ended, Ended::Clean);
+        assert!(fetched.plain.len() > 1_000_000 && fetched.plain.ends_with(b"\r\n\r\n012"));
+        assert_eq!(fetched.session.facts().resumed, resumed);
+    }
+    // Who does not speak TLS is told so, and hung up on.
+    let answer = fetch_plain(origin.addr(), REQUEST, usize::MAX, Duration::from_secs(20));
+    assert_eq!((answer.len(), answer[0]), (7, 21), "an alert");
+    let stats = origin.stop().unwrap();
+    assert_eq!((stats.connections, stats.requests), (3, 12));
+    assert!(stats.bytes_out > 2_000_000);
+}
+
+#[test]
+fn the_origins_certificate_and_key_belong_together() {
+    let (world, other) = (World::new(), World::new());
+    let (leaf, stranger) = (world.leaf(), other.leaf());
+    let make = |chain: &str, key: &str| OriginTls::from_pem(chain.as_bytes(), key.as_bytes()).map(|_| ());
+    assert_eq!(make(&leaf.chain_pem, &leaf.key_pem), Ok(()));
+    assert_eq!(make("", &leaf.key_pem), Err(OriginTlsError::Certificate));
+    assert_eq!(make(&leaf.key_pem, &leaf.key_pem), Err(OriginTlsError::Certificate));
+    assert_eq!(make(&leaf.chain_pem, &leaf.chain_pem), Err(OriginTlsError::Key));
+    assert_eq!(make(&leaf.chain_pem, &stranger.key_pem), Err(OriginTlsError::Pair));
 }
 
 // --- options --------------------------------------------------------------------------------------------

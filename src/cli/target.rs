@@ -3,7 +3,9 @@
 //! The origin serves on a thread of its own ([`crate::testing::origin`]); this thread waits for a signal or
 //! for the end of the duration, and then prints what was served.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -14,7 +16,7 @@ use tokio::time::timeout;
 use super::{Error, limits};
 use crate::clock::{self, Micros, Mono};
 use crate::config;
-use crate::testing::origin::{Origin, OriginOptions, StartError, duration};
+use crate::testing::origin::{Origin, OriginOptions, OriginTls, OriginTlsError, StartError, duration};
 use crate::writer::block_on;
 
 /// Arguments of `target`.
@@ -24,6 +26,12 @@ pub(super) struct Arguments {
     /// Where to listen; a range of ports is FIRST-LAST, port 0 is any free one. Repeatable.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = addresses)]
     listen: Vec<Listen>,
+    /// Speak TLS, with this certificate (PEM, those that vouch for it behind it),
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// and this key of it (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// The CPU to serve on [default: the last one this process may use]
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
@@ -55,7 +63,12 @@ async fn serve(arguments: &Arguments) -> Result<ExitCode, Error> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     let cpu = arguments.cpu.or_else(|| cpus.last().map(|cpu| cpu.id));
     let listen = arguments.listen.iter().flat_map(|listen| listen.0.iter().copied()).collect();
-    let origin = Origin::start(OriginOptions { listen, cpu, spin: arguments.spin, record_arrivals: 0 })
+    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(cert), Some(key)) => Some(tls(cert, key)?),
+        _ => None,
+    };
+    let with_tls = if tls.is_some() { " with TLS" } else { "" };
+    let origin = Origin::start(OriginOptions { listen, cpu, spin: arguments.spin, record_arrivals: 0, tls })
         .map_err(|error| match error {
             StartError::Listen(..) | StartError::Cpu(_) => Error::input(error),
             StartError::Kernel(_) => Error::failed(error),
@@ -66,7 +79,7 @@ async fn serve(arguments: &Arguments) -> Result<ExitCode, Error> {
     if arguments.json {
         println!("{}", json!({ "listening": addresses, "cpu": cpu, "open_files_max": open_files }));
     } else {
-        println!("listening on {}{on_cpu}; the menu is at /", addresses.join(" "));
+        println!("listening on {}{with_tls}{on_cpu}; the menu is at /", addresses.join(" "));
     }
 
     let (start, cpu_start_us) = (Mono::now(), clock::process_cpu_us());
@@ -115,6 +128,21 @@ async fn serve(arguments: &Arguments) -> Result<ExitCode, Error> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads certificate and key.
+fn tls(cert: &Path, key: &Path) -> Result<OriginTls, Error> {
+    let read = |flag: &str, path: &Path| {
+        fs::read(path).map_err(|error| Error::input(format!("{flag} {}: {error}", path.display())))
+    };
+    let chain = read("--tls-cert", cert)?;
+    OriginTls::from_pem(&chain, &read("--tls-key", key)?).map_err(|error| {
+        let (flag, path) = match error {
+            OriginTlsError::Certificate => ("--tls-cert", cert),
+            OriginTlsError::Key | OriginTlsError::Pair => ("--tls-key", key),
+        };
+        Error::input(format!("{flag} {}: {error}", path.display()))
+    })
 }
 
 /// Reads `ADDR:PORT` or `ADDR:FIRST-LAST`.

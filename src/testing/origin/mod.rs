@@ -10,13 +10,14 @@
 //!
 //! ```text
 //!   request bytes ─► request (P) ─► path ─► menu (P) ─► Dish ─► answer (P) ─► bytes, waits, ending
-//!                                     server (D): epoll, timers, connections
+//!                                     server (D): epoll, timers, connections; tls (P), if asked for
 //! ```
 
 mod answer;
 mod menu;
 mod request;
 mod server;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +37,7 @@ use crate::clock::{Micros, Mono};
 use crate::config;
 
 pub use menu::{Item, MENU, duration};
+pub use tls::{OriginTls, OriginTlsError};
 
 /// How an origin is set up.
 #[derive(Clone, Debug)]
@@ -49,16 +51,19 @@ pub struct OriginOptions {
     pub spin: Micros,
     /// Note when each of the first so many requests came and was answered ([`Origin::arrivals`]).
     pub record_arrivals: usize,
+    /// Speak TLS at every address.
+    pub tls: Option<OriginTls>,
 }
 
 impl Default for OriginOptions {
-    /// One free port on 127.0.0.1, not pinned, nothing recorded.
+    /// One free port on 127.0.0.1, not pinned, nothing recorded, no TLS.
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cpu: None,
             spin: Micros(0),
             record_arrivals: 0,
+            tls: None,
         }
     }
 }
@@ -67,6 +72,7 @@ impl Default for OriginOptions {
 #[derive(Debug)]
 pub struct Origin {
     addrs: Vec<SocketAddr>,
+    scheme: &'static str,
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -140,6 +146,7 @@ impl Origin {
             listeners.push(listener);
             addrs.push(bound);
         }
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(kernel)?);
         let shared = Arc::new(Shared::new(options.record_arrivals));
         let (report, started) = mpsc::channel();
@@ -149,7 +156,8 @@ impl Origin {
                 let (stop, shared) = (Arc::clone(&stop), Arc::clone(&shared));
                 move || {
                     let server = set_up_thread(options.cpu).and_then(|()| {
-                        server::Server::new(listeners, &stop, shared, options.spin).map_err(kernel)
+                        server::Server::new(listeners, &stop, shared, options.spin, options.tls)
+                            .map_err(kernel)
                     });
                     match server {
                         Ok(server) => {
@@ -165,7 +173,7 @@ impl Origin {
             })
             .map_err(StartError::Kernel)?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { addrs, shared, stop, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { addrs, scheme, shared, stop, thread: Some(thread) }),
             Ok(Err(error)) => Err(error),
             Err(mpsc::RecvError) => Err(StartError::Kernel(io::Error::other("the thread ended"))),
         }
@@ -186,7 +194,7 @@ impl Origin {
     /// The URL of `path` (`/…`) at the first address.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr())
+        format!("{}://{}{path}", self.scheme, self.addr())
     }
 
     /// What it has done so far. Counted before the answer leaves, so that whoever has an answer finds its

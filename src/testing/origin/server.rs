@@ -12,6 +12,9 @@
 //!                      Discarding                     (waiting)        faults: Silent, until the client goes
 //! ```
 //!
+//! With TLS, what is received goes through the connection's [`Channel`] first, and what is sent does so last; between
+//! the two everything is the same.
+//!
 //! Invariant: what a connection holds in memory is bounded, whatever the client sends or leaves unread.
 
 use std::cmp::Reverse;
@@ -32,6 +35,7 @@ use super::Shared;
 use super::answer::{Answer, Asked, Cursor, End, Next};
 use super::menu::{self, Dish};
 use super::request::{self, Request, Scan};
+use super::tls::{Channel, OriginTls};
 use crate::clock::{Micros, Mono};
 use crate::config;
 
@@ -69,6 +73,7 @@ pub(super) struct Server {
     /// Connections that have had their turn of reading, and have more to read.
     unread: Vec<Key>,
     answers: Answers,
+    tls: Option<OriginTls>,
     /// Received bytes, until they are looked at.
     buffer: Box<[u8]>,
     /// Given up when descriptors run out, so that the connection that is too many can be refused.
@@ -81,6 +86,7 @@ struct Connection {
     socket: Option<OwnedFd>,
     generation: u32,
     phase: Phase,
+    tls: Option<Box<Channel>>,
     /// epoll knows it.
     registered: bool,
     /// epoll knows it for writing, too.
@@ -129,6 +135,7 @@ impl Server {
         stop: &OwnedFd,
         shared: Arc<Shared>,
         spin: Micros,
+        tls: Option<OriginTls>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, stop, EventData::new_u64(TOKEN_STOP), EventFlags::IN)?;
@@ -144,6 +151,7 @@ impl Server {
             timers: BinaryHeap::new(),
             unread: Vec::new(),
             answers: Answers::default(),
+            tls,
             buffer: vec![0; config::ORIGIN_READ_BYTES].into_boxed_slice(),
             spare: File::open("/dev/null").ok(),
             spin,
@@ -239,11 +247,20 @@ impl Server {
     }
 
     fn open(&mut self, socket: OwnedFd) {
+        let tls = match &self.tls {
+            None => None,
+            // Without random numbers there is nothing to say to anybody.
+            Some(tls) => match Channel::new(tls) {
+                None => return,
+                Some(channel) => Some(Box::new(channel)),
+            },
+        };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.connections.push(Connection {
                 socket: None,
                 generation: 0,
                 phase: Phase::Reading,
+                tls: None,
                 registered: false,
                 registered_writable: false,
                 readable: false,
@@ -256,6 +273,7 @@ impl Server {
         let connection = &mut self.connections[slot as usize];
         connection.socket = Some(socket);
         connection.phase = Phase::Reading;
+        connection.tls = tls;
         connection.registered = false;
         connection.registered_writable = false;
         connection.readable = true;
@@ -308,6 +326,7 @@ impl Server {
     fn close(&mut self, key: Key) {
         if let Some(connection) = live(&mut self.connections, key) {
             connection.socket = None;
+            connection.tls = None;
             // 31 bits: the highest marks listeners.
             connection.generation = (connection.generation + 1) & (u32::MAX >> 1);
             connection.phase = Phase::Reading;
@@ -352,6 +371,10 @@ impl Server {
             connection.readable = true;
             connection.peer_done |= flags.contains(EventFlags::RDHUP);
         }
+        if flags.contains(EventFlags::OUT) && !self.flush(key) {
+            return;
+        }
+        let Some(connection) = self.connection(key) else { return };
         match &connection.phase {
             Phase::Silent if connection.peer_done => self.close(key),
             Phase::Answering { waiting: false, .. } if flags.contains(EventFlags::OUT) => self.proceed(key),
@@ -398,7 +421,9 @@ impl Server {
             // byte there is no other edge, and the end itself must be read.
             connection.readable = connection.peer_done || received_bytes == buffer.len();
             self.shared.count(&self.shared.bytes_in, received_bytes as u64);
-            if connection.pending.is_empty() {
+            if connection.tls.is_some() {
+                self.receive_tls(key, &buffer[..received_bytes]);
+            } else if connection.pending.is_empty() {
                 let used_bytes = self.consume(key, &buffer[..received_bytes]);
                 if let Some(connection) = live(&mut self.connections, key) {
                     connection.pending.extend_from_slice(&buffer[used_bytes..received_bytes]);
@@ -409,6 +434,33 @@ impl Server {
             }
         }
         self.buffer = buffer;
+    }
+
+    /// Handles what came over TLS.
+    fn receive_tls(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = live(&mut self.connections, key) else { return };
+        let Some(channel) = &mut connection.tls else { return };
+        if matches!(connection.phase, Phase::Lingering) {
+            return;
+        }
+        let received = channel.received(bytes, &mut connection.pending);
+        if !self.flush(key) {
+            return;
+        }
+        if received.is_err() {
+            // What follows cannot be understood either; a gentle close lets the alert arrive.
+            let Some(connection) = self.connection(key) else { return };
+            connection.readable = true;
+            return self.close_gently(key);
+        }
+        self.consume_pending(key);
+        let gone = |connection: &Connection| {
+            let closed = connection.tls.as_ref().is_some_and(|channel| channel.client_closed());
+            closed && matches!(connection.phase, Phase::Reading | Phase::Discarding { .. })
+        };
+        if self.connection(key).is_some_and(|connection| gone(connection)) {
+            self.end(key, End::Close);
+        }
     }
 
     fn consume_pending(&mut self, key: Key) {
@@ -475,12 +527,28 @@ impl Server {
         if request.expects_continue
             && let Some(socket) = &connection.socket
         {
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
             // A send buffer without room for this belongs to a client that does not read: let it wait.
-            let _full = rustix::net::send(socket, b"HTTP/1.1 100 Continue\r\n\r\n", SendFlags::NOSIGNAL);
+            let _full = match &mut connection.tls {
+                None => rustix::net::send(socket, interim, SendFlags::NOSIGNAL),
+                tls => transmit(socket, tls, &self.shared, interim, SendFlags::empty()),
+            };
         }
     }
 
     // --- out --------------------------------------------------------------------------------------------
+
+    /// Sends what TLS has left. Whether the connection lives on.
+    fn flush(&mut self, key: Key) -> bool {
+        let Some(connection) = live(&mut self.connections, key) else { return false };
+        let (Some(socket), Some(channel)) = (&connection.socket, &mut connection.tls) else { return true };
+        match flush(socket, channel, &self.shared) {
+            Ok(()) => {}
+            Err(Errno::AGAIN) => self.register_writable(key),
+            Err(_) => self.close(key),
+        }
+        self.connection(key).is_some()
+    }
 
     /// Starts an answer, and in the usual case ends it.
     fn answer(&mut self, key: Key, answer: Rc<Answer>, arrival: Option<usize>) {
@@ -492,9 +560,8 @@ impl Server {
             // The FIN that follows travels with the last bytes, instead of costing both sides a packet more.
             let more = if closes { SendFlags::MORE } else { SendFlags::empty() };
             // An error is met again, and dealt with, on the slow path.
-            if let Ok(sent_bytes) = rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | more) {
-                self.shared.count(&self.shared.bytes_out, sent_bytes as u64);
-                if sent_bytes == bytes.len() {
+            if let Ok(sent_bytes) = transmit(socket, &mut connection.tls, &self.shared, bytes, more) {
+                if sent_bytes == bytes.len() && !has_output(&connection.tls) {
                     if closes {
                         self.end(key, End::Close);
                     }
@@ -521,7 +588,7 @@ impl Server {
         let mut writes_left = config::ORIGIN_WRITES_PER_TURN;
         let mut bytes_left = config::ORIGIN_WRITE_BYTES_PER_TURN;
         loop {
-            let Some(Connection { socket: Some(socket), phase, .. }) = live(&mut self.connections, key)
+            let Some(Connection { socket: Some(socket), phase, tls, .. }) = live(&mut self.connections, key)
             else {
                 return;
             };
@@ -530,12 +597,11 @@ impl Server {
             match cursor.next(answer) {
                 Next::Send(bytes) if writes_left > 0 && bytes_left > 0 => {
                     self.shared.departs(arrival);
-                    match rustix::net::send(&*socket, bytes, SendFlags::NOSIGNAL) {
+                    match transmit(socket, tls, &self.shared, bytes, SendFlags::empty()) {
                         Ok(sent_bytes) => {
                             cursor.sent(sent_bytes);
                             writes_left -= 1;
                             bytes_left = bytes_left.saturating_sub(sent_bytes);
-                            self.shared.count(&self.shared.bytes_out, sent_bytes as u64);
                         }
                         Err(Errno::INTR) => {}
                         Err(Errno::AGAIN) => return self.register_writable(key),
@@ -553,6 +619,12 @@ impl Server {
                     self.register(key);
                     return self.arm(key, Mono::now() + span);
                 }
+                // The last of it is with TLS still; when it has gone we are back.
+                Next::End(_) if has_output(tls) => {
+                    if !self.flush(key) || self.connection(key).is_some_and(|live| has_output(&live.tls)) {
+                        return;
+                    }
+                }
                 Next::End(end) => {
                     *phase = Phase::Reading;
                     self.shared.departed(arrival);
@@ -565,7 +637,15 @@ impl Server {
     fn end(&mut self, key: Key, end: End) {
         match end {
             End::KeepAlive => {}
-            End::Close => self.close_gently(key),
+            End::Close => {
+                if let Some(channel) = self.connection(key).and_then(|connection| connection.tls.as_mut()) {
+                    channel.close();
+                }
+                // All else has gone: there is room for it, or the client is not there to miss it.
+                if self.flush(key) {
+                    self.close_gently(key);
+                }
+            }
             End::Reset => self.reset(key),
             End::Silence => {
                 if let Some(connection) = self.connection(key) {
@@ -584,6 +664,50 @@ fn live(connections: &mut [Connection], key: Key) -> Option<&mut Connection> {
     connections
         .get_mut(key.slot as usize)
         .filter(|connection| connection.generation == key.generation && connection.socket.is_some())
+}
+
+/// Sends some of the payload, through TLS if there is any: how much of it is taken care of. Of TLS something may be
+/// left then ([`has_output`]), and has to be sent before more is taken.
+fn transmit(
+    socket: &OwnedFd,
+    tls: &mut Option<Box<Channel>>,
+    shared: &Shared,
+    bytes: &[u8],
+    flags: SendFlags,
+) -> io::Result<usize> {
+    let Some(channel) = tls else {
+        let sent_bytes = rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | flags)?;
+        shared.count(&shared.bytes_out, sent_bytes as u64);
+        return Ok(sent_bytes);
+    };
+    flush(socket, channel, shared)?;
+    let taken_bytes = channel.write(bytes);
+    if taken_bytes == 0 {
+        return Err(Errno::PIPE);
+    }
+    match flush(socket, channel, shared) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(taken_bytes),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends what TLS has left; `AGAIN` if not all of it could go.
+fn flush(socket: &OwnedFd, channel: &mut Channel, shared: &Shared) -> io::Result<()> {
+    while !channel.output().is_empty() {
+        match rustix::net::send(socket, channel.output(), SendFlags::NOSIGNAL) {
+            Ok(sent_bytes) => {
+                channel.sent(sent_bytes);
+                shared.count(&shared.bytes_out, sent_bytes as u64);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn has_output(tls: &Option<Box<Channel>>) -> bool {
+    tls.as_ref().is_some_and(|channel| !channel.output().is_empty())
 }
 
 /// The time left, for the kernel.
