@@ -15,13 +15,17 @@ use std::thread;
 use std::time::Duration;
 
 use ringprobe::clock::{Micros, Mono, Reading};
+use ringprobe::control::plans::Planner;
 use ringprobe::control::roster::Roster;
+use ringprobe::control::surroundings::Surroundings;
+use ringprobe::dns::Family;
 use ringprobe::endpoint::{Connection, Draft, StoredEndpoint};
 use ringprobe::sample::{ABSENT, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
 use ringprobe::schedule::Schedule;
 use ringprobe::shard::engine::{Limits, Pace};
 use ringprobe::shard::{Assignment, Shard};
 use ringprobe::testing::origin::{MENU, Origin, OriginOptions};
+use ringprobe::tls::Roots;
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketType};
 use serde_json::Value;
@@ -390,14 +394,23 @@ fn probe_until(
     let (samples, mut collected) = rtrb::RingBuffer::new(64 * 1024);
     let anchor = Reading::now();
     let load = move || {
-        let roster = Roster::from(endpoints);
+        let mut roster = Roster::default();
+        let mut planner = Planner::new(Roots::bundled(), Family::PreferV4, None);
+        roster.extend(endpoints, &mut planner).unwrap();
         let slots = (0..).zip(roster.iter()).map(|(index, watch)| (index, watch.id, watch.interval));
         let schedule = Schedule::new(slots, anchor.wall_of(Mono::now()));
         (roster.into_iter().map(|watch| (watch.id, watch.plan)), Pace::Scheduled(schedule))
     };
-    let limits = Limits { inflight_max: 1_000, connections_max: 1_000, drain_max: 64 };
+    let limits = Limits {
+        inflight_max: 1_000,
+        connections_max: 1_000,
+        origin_inflight_max: 1_000,
+        origin_probes_per_s_max: 1_000,
+    };
+    let surroundings = Surroundings::of_machine().for_shard(anchor, 0);
     let cpu = core_affinity::get_core_ids().unwrap()[0].id;
-    let shard = Shard::start(Assignment { shard: 0, cpu, load, limits, anchor, samples }).unwrap();
+    let shard =
+        Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, samples }).unwrap();
     let mut collect = |by_endpoint: &mut Vec<Vec<Sample>>| {
         while let Ok(sample) = collected.pop() {
             by_endpoint[usize::try_from(sample.endpoint_id.0).unwrap()].push(sample);

@@ -317,43 +317,42 @@ pub(super) fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::config::{INTERVAL_DEFAULT, TIMEOUT_DEFAULT};
-    use crate::endpoint::{Method, StatusSet};
 
-    fn endpoint(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Endpoint {
-        Endpoint {
-            name: "test".to_owned(),
-            url: url.parse().unwrap(),
-            address: None,
-            method: Method::new(method).unwrap(),
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            body: body.as_bytes().to_vec(),
-            expect_status: StatusSet::default(),
-            interval: INTERVAL_DEFAULT,
-            timeout: TIMEOUT_DEFAULT,
-            connection: Connection::Reuse,
-            tags: BTreeMap::new(),
-            enabled: true,
-        }
+    /// Parts that own what they refer to.
+    struct Asked {
+        method: String,
+        url: Url,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+        close: bool,
     }
 
-    fn check(endpoint: &Endpoint, expected: &[&str]) {
+    fn asked(method: &str, url: &str, fields: &[(&str, &str)], body: &str) -> Asked {
+        let (url, body) = (url.parse().unwrap(), body.as_bytes().to_vec());
+        Asked { method: method.to_owned(), url, headers: headers(fields), body, close: false }
+    }
+
+    fn encode(asked: &Asked) -> Vec<u8> {
+        let Asked { method, url, headers, body, close } = asked;
+        let parts = Parts { headers, body, close: *close, ..Parts::new(method, url) };
+        text(&parts).into_bytes()
+    }
+
+    fn check(asked: &Asked, expected: &[&str]) {
         let expected = expected.join("\r\n").replace("@version", env!("CARGO_PKG_VERSION"));
-        assert_eq!(String::from_utf8(encode(endpoint)).unwrap(), expected);
+        assert_eq!(String::from_utf8(encode(asked)).unwrap(), expected);
     }
 
     const AGENT: &str = "User-Agent: ringprobe/@version (+https://github.com/ringprobe/ringprobe)";
 
     #[test]
     fn get_has_four_fields_and_fresh_asks_for_close() {
-        let mut endpoint = endpoint("GET", "http://shop.example", &[], "");
-        check(&endpoint, &["GET / HTTP/1.1", "Host: shop.example", AGENT, "Accept: */*", "", ""]);
-        endpoint.connection = Connection::Fresh;
+        let mut asked = asked("GET", "http://shop.example", &[], "");
+        check(&asked, &["GET / HTTP/1.1", "Host: shop.example", AGENT, "Accept: */*", "", ""]);
+        asked.close = true;
         let close = "Connection: close";
-        check(&endpoint, &["GET / HTTP/1.1", "Host: shop.example", AGENT, "Accept: */*", close, "", ""]);
+        check(&asked, &["GET / HTTP/1.1", "Host: shop.example", AGENT, "Accept: */*", close, "", ""]);
     }
 
     #[test]
@@ -365,7 +364,7 @@ mod tests {
             ("http://a/ü b", "/%C3%BC%20b"),
             ("http://a/x/../y#?z", "/y"),
         ] {
-            let request = encode(&endpoint("GET", url, &[], ""));
+            let request = encode(&asked("GET", url, &[], ""));
             let line = String::from_utf8(request).unwrap().lines().next().unwrap().to_owned();
             assert_eq!(line, format!("GET {target} HTTP/1.1"), "{url}");
         }
@@ -381,7 +380,7 @@ mod tests {
             ("http://0x7f.1/", "127.0.0.1"),
             ("http://bücher.example/", "xn--bcher-kva.example"),
         ] {
-            let request = String::from_utf8(encode(&endpoint("GET", url, &[], ""))).unwrap();
+            let request = String::from_utf8(encode(&asked("GET", url, &[], ""))).unwrap();
             assert!(request.contains(&format!("\r\nHost: {host}\r\n")), "{url}: {request}");
         }
     }
@@ -390,11 +389,11 @@ mod tests {
     fn fields_of_the_user_replace_ours_and_keep_their_order() {
         let headers =
             [("X-B", "2"), ("hOST", "other"), ("user-agent", "me"), ("X-A", "1"), ("ACCEPT", "a/b")];
-        let mut endpoint = endpoint("GET", "http://a/", &headers, "");
-        endpoint.connection = Connection::Fresh;
+        let mut asked = asked("GET", "http://a/", &headers, "");
+        asked.close = true;
         let ours = "Connection: close";
         check(
-            &endpoint,
+            &asked,
             &[
                 "GET / HTTP/1.1",
                 "hOST: other",
@@ -407,15 +406,15 @@ mod tests {
                 "",
             ],
         );
-        endpoint.headers = vec![("connection".to_owned(), "keep-alive".to_owned())];
+        asked.headers = vec![("connection".to_owned(), "keep-alive".to_owned())];
         let theirs = "connection: keep-alive";
-        check(&endpoint, &["GET / HTTP/1.1", "Host: a", AGENT, "Accept: */*", theirs, "", ""]);
+        check(&asked, &["GET / HTTP/1.1", "Host: a", AGENT, "Accept: */*", theirs, "", ""]);
     }
 
     #[test]
     fn length_is_announced_with_a_body_or_where_one_is_expected() {
         let fields = |method: &str, headers: &[(&str, &str)], body: &str| {
-            let request = String::from_utf8(encode(&endpoint(method, "http://a/", headers, body))).unwrap();
+            let request = String::from_utf8(encode(&asked(method, "http://a/", headers, body))).unwrap();
             let (head, sent) = request.split_once("\r\n\r\n").unwrap();
             assert_eq!(sent, body);
             let lengths = head.lines().filter(|line| line.to_ascii_lowercase().starts_with("content-length"));
@@ -444,11 +443,9 @@ mod tests {
     }
 
     #[test]
-    fn a_template_writes_what_encode_writes_and_what_is_asked_for_besides() {
-        let endpoint = endpoint("POST", "http://a:81/x?y", &[("X", "1")], "ping");
-        let parts =
-            Parts { headers: &endpoint.headers, body: &endpoint.body, ..Parts::new("POST", &endpoint.url) };
-        assert_eq!(text(&parts).as_bytes(), encode(&endpoint));
+    fn what_is_asked_for_besides_stands_behind_our_own_fields() {
+        let post = asked("POST", "http://a:81/x?y", &[("X", "1")], "ping");
+        let parts = Parts { headers: &post.headers, body: &post.body, ..Parts::new("POST", &post.url) };
         let authorization = basic("probe", "s3cret").unwrap();
         let asked = Parts {
             authorization: Some(&authorization),
@@ -514,9 +511,6 @@ mod tests {
         assert_ne!(render(7), request);
         assert_eq!(render(0x0102_0304), request);
         assert_eq!(render(7).len(), request.len());
-        // Without templates it is text like any other.
-        let plain = String::from_utf8(encode(&endpoint("PUT", "http://a/?${uuid}", &[], "${uuid}"))).unwrap();
-        assert!(plain.starts_with("PUT /?${uuid} ") && plain.ends_with("\r\n\r\n${uuid}"), "{plain}");
     }
 
     /// Whatever is given, the head has the lines it should have, or there is an error that does not repeat it.
