@@ -90,17 +90,26 @@ fn a_bad_file_is_refused_with_one_line_and_no_store() {
     );
     check(
         &endpoint_at("shop.example"),
-        "e.toml:3: endpoint \"shop\": url: has no scheme; write it with http:// in front",
+        "e.toml:3: endpoint \"shop\": url: has no scheme; write it with http:// or https:// in front",
     );
     check(&endpoint_at("http://a:99999/"), "e.toml:3: endpoint \"shop\": url: invalid port number");
     check(
-        &endpoint_at("https://a/"),
-        "e.toml:3: endpoint \"shop\": url: TLS is not supported by this version; only http:// can be probed",
-    );
-    check(
         &endpoint_at("http://root:hunter2@a/"),
         "e.toml:3: endpoint \"shop\": url: contains a user name or password, and a URL is stored and shown as it \
-         is; remove them (basic_auth is not supported by this version)",
+         is; use basic_auth, whose password is a reference such as \"env:NAME\"",
+    );
+    check(
+        &endpoint("bearer = \"hunter2\""),
+        "e.toml:4: endpoint \"shop\": bearer: is no reference, and a secret itself is not accepted here; write \
+         \"env:NAME\", \"file:PATH\" or \"cred:NAME\"",
+    );
+    check(
+        &endpoint("body_file = \"none.json\""),
+        "e.toml:4: endpoint \"shop\": body_file: \"none.json\" cannot be read: No such file or directory (os error 2)",
+    );
+    check(
+        &endpoint("body_file = \"/dev/zero\""),
+        "e.toml:4: endpoint \"shop\": body_file: \"/dev/zero\" is not a file",
     );
     check(
         &(endpoint("") + "\n" + &endpoint("")),
@@ -174,7 +183,7 @@ fn samples_are_removed_when_they_are_older_than_the_retention() {
     let old = || store.query_row("SELECT count(*) FROM metrics WHERE lag_us = 77", [], |row| row.get(0));
     let now_us = ringprobe::clock::Wall::now().0;
     for days in [1, 3, 9] {
-        let insert = "INSERT INTO metrics SELECT ?, 1, 77, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 3, 202, 0";
+        let insert = "INSERT INTO metrics SELECT ?, 0, 0, 1, 77, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 3, 202, 0, -1, 0, 0, 0";
         store.execute(insert, [now_us - days * 86_400_000_000]).unwrap();
     }
     let run = ["run", "--store", "sqlite:r.db", "--duration", "300ms"];
@@ -190,10 +199,7 @@ fn a_wrong_recipe_is_refused_and_writes_nothing() {
     let generate = ["endpoints", "generate", "--count", "3", "-o", "out.toml"];
     let line = |more: &[&str]| refused(directory.path(), &[&generate[..], more].concat());
     assert_eq!(line(&["--interval", "0s"]), "--interval: 0 s is shorter than 100 ms");
-    assert_eq!(
-        line(&["--base", "https://a"]),
-        "--base: TLS is not supported by this version; only http:// can be probed"
-    );
+    assert_eq!(line(&["--base", "ftp://a"]), "--base: scheme \"ftp\" cannot be probed, only http and https");
     assert_eq!(line(&["--path", "delay:1"]), "--path: does not begin with a slash");
     assert_eq!(line(&["--connection", "new"]), "--connection: \"new\" is neither \"fresh\" nor \"reuse\"");
     assert_eq!(
@@ -254,18 +260,64 @@ fn what_is_imported_is_listed_and_exported() {
 fn all_fields_survive_the_store() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();
-    fs::write(directory.join("full.toml"), include_str!("data/endpoint_file_full.toml")).unwrap();
+    let full = include_str!("data/endpoint_file_full.toml");
+    fs::create_dir(directory.join("in")).unwrap();
+    fs::write(directory.join("in/full.toml"), full).unwrap();
+    // Relative to the file, not to where the program runs.
+    fs::write(directory.join("in/ping.bin"), "from\0a file").unwrap();
     let export = |store: &str| done(directory, &["endpoints", "export", "--store", store]);
-    done(directory, &["endpoints", "import", "full.toml", "--store", "sqlite:one.db"]);
+    done(directory, &["endpoints", "import", "in/full.toml", "--store", "sqlite:one.db"]);
     let first = export("sqlite:one.db");
-    for field in
-        ["address", "method", "headers", "body", "expect_status", "interval", "timeout", "tags", "enabled"]
-    {
-        assert!(first.contains(&format!("{field} = ")), "{field} is missing from\n{first}");
+    let keys = full.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
+    // A file's contents come out in their place, "up" is the default, and what stands in a table does not begin a line.
+    let tables = [
+        "client_cert",
+        "client_key",
+        "server_name",
+        "insecure",
+        "max_version",
+        "resumption",
+        "team",
+        "tenant",
+    ];
+    for key in keys.filter(|key| !["body_file", "expect"].contains(key) && !tables.contains(key)) {
+        assert!(first.contains(&format!("\n{key} = ")), "{key} is missing from\n{first}");
     }
+    assert!(first.contains("body = \"from\\u0000a file\""), "{first}");
     fs::write(directory.join("again.toml"), &first).unwrap();
     done(directory, &["endpoints", "import", "again.toml", "--store", "sqlite:two.db"]);
     assert_eq!(export("sqlite:two.db"), first);
+}
+
+/// The environment holds the secret that a reference names, and so does a file: no output of the program has it.
+#[test]
+fn what_a_reference_names_is_shown_nowhere() {
+    const CANARY: &str = "canary-2c9e";
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    fs::write(directory.join("key"), CANARY).unwrap();
+    let fields = "bearer = \"env:PROBE_TOKEN\"\nsecret_headers = { X-Key = \"file:key\" }";
+    fs::write(directory.join("e.toml"), endpoint(fields)).unwrap();
+    let mut shown = Vec::new();
+    for command in [
+        &["endpoints", "import", "e.toml", "--json"][..],
+        &["endpoints", "list"],
+        &["endpoints", "list", "--json"],
+        &["endpoints", "export"],
+    ] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_ringprobe"));
+        program
+            .args(command)
+            .current_dir(directory)
+            .env("PROBE_TOKEN", CANARY)
+            .env("RINGPROBE_STORE", "sqlite:r.db");
+        let output = program.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+        shown.extend([output.stdout, output.stderr]);
+    }
+    shown.push(fs::read(directory.join("r.db")).unwrap());
+    let all = String::from_utf8_lossy(&shown.concat()).into_owned();
+    assert!(all.contains("env:PROBE_TOKEN") && all.contains("file:key") && !all.contains(CANARY));
 }
 
 #[test]

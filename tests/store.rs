@@ -22,13 +22,14 @@ mod support {
 }
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use ringprobe::clock::{Micros, Wall};
-use ringprobe::endpoint::{Draft, Endpoint};
-use ringprobe::sample::{Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
+use ringprobe::endpoint::{Draft, Endpoint, file};
+use ringprobe::sample::{BodyMatch, Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
 use ringprobe::writer::{Snapshot, Store, StoreState, StoreUrl, Upserted, WriterOptions, block_on};
 
 use support::cluster::Cluster;
@@ -112,6 +113,8 @@ fn lookup_tables_agree_with_the_codes(store: &impl TestStore) {
     let failures = Failure::ALL.iter().map(|failure| (failure.code(), failure.name().to_owned()));
     let misses = MissReason::ALL.iter().map(|reason| (reason.code(), reason.name().to_owned()));
     assert_eq!(table("failure_classes"), failures.chain(misses).collect());
+    let bodies = BodyMatch::ALL.iter().map(|body| (*body as i16, body.name().to_owned()));
+    assert_eq!(table("body_matches"), bodies.collect());
 }
 
 // --- endpoints --------------------------------------------------------------------------------------------
@@ -124,6 +127,12 @@ fn endpoint(name: &str, edit: impl FnOnce(&mut Draft)) -> Endpoint {
     };
     edit(&mut draft);
     draft.validate(&Draft::default()).unwrap()
+}
+
+/// The endpoints of the vector that has every field.
+fn every_field() -> Vec<Endpoint> {
+    let text = include_str!("data/endpoint_file_full.toml");
+    file::parse_in(text, "full.toml", &mut |_path| Ok(b"a\0b\xff".to_vec())).unwrap()
 }
 
 fn full(name: &str) -> Endpoint {
@@ -188,6 +197,74 @@ fn endpoints_are_brought_in_line_by_name(store: &impl TestStore) {
     assert_eq!(upsert(url, &[plain("a")]).updated, 1);
 }
 
+fn every_field_survives(store: &impl TestStore) {
+    let url = store.url();
+    migrate(url);
+    let endpoints = every_field();
+    assert_eq!(upsert(url, &endpoints).inserted, 3);
+    let stored: Vec<Endpoint> = read(url).into_iter().map(|(_, endpoint)| endpoint).collect();
+    assert_eq!(stored, endpoints);
+    assert_eq!(upsert(url, &endpoints).unchanged, 3, "what is read is what was written");
+    // One column at a time back to its default, and forth: each is looked at, also where one of the two is null.
+    let columns = "SELECT * FROM endpoints WHERE name = 'shop'";
+    let set = store.query(columns);
+    for field in [
+        "priority",
+        "secret_headers",
+        "basic_auth",
+        "user_agent",
+        "accept_encoding",
+        "expect_headers",
+        "expect_version",
+        "expect_within_ms",
+        "body_match",
+        "body_limit_bytes",
+        "body_stop",
+        "charset",
+        "cert_expires_within_s",
+        "redirects",
+        "idle_timeout_ms",
+        "retries",
+        "dns",
+        "family",
+        "source",
+        "close",
+        "tls",
+    ] {
+        let default = match (field, url) {
+            ("priority", _) => "5",
+            ("redirects", _) => "10",
+            ("retries", _) => "0",
+            ("body_limit_bytes", _) => "10485760",
+            ("body_stop", _) => "false",
+            ("charset", _) => "'raw'",
+            ("dns", _) => "'cached'",
+            ("family", _) => "'any'",
+            ("close", _) => "'peer'",
+            ("accept_encoding" | "body_match", StoreUrl::Postgres(_)) => "'{}'",
+            ("accept_encoding" | "body_match" | "secret_headers" | "expect_headers", _) => "'[]'",
+            _ => "NULL",
+        };
+        store.execute(&format!("UPDATE endpoints SET {field} = {default} WHERE name = 'shop'"));
+        assert_eq!(upsert(url, &endpoints), Upserted { inserted: 0, updated: 1, unchanged: 2 }, "{field}");
+        // The last two columns say which change it was, and when.
+        let again = store.query(columns);
+        assert_eq!(again[0][..set[0].len() - 2], set[0][..set[0].len() - 2], "{field}");
+    }
+}
+
+/// A reference is all that is ever stored: what stands in a file instead of one is refused before.
+fn no_column_takes_a_secret(store: &impl TestStore) {
+    migrate(store.url());
+    upsert(store.url(), &every_field());
+    let columns: Vec<String> = store.query("SELECT * FROM endpoints").concat();
+    for reference in
+        ["env:TENANT", "cred:shop-key", "file:/run/secrets/shop", "cred:probe-key", "env:SHOP_TOKEN"]
+    {
+        assert!(columns.iter().any(|value| value.contains(reference)), "{reference} is stored");
+    }
+}
+
 fn a_name_given_twice_changes_nothing(store: &impl TestStore) {
     migrate(store.url());
     let twice = [endpoint("x", |_| {}), endpoint("y", |_| {}), endpoint("x", |_| {})];
@@ -211,16 +288,20 @@ fn a_row_that_cannot_be_probed_as_written_is_an_error(store: &impl TestStore) {
     assert!(url.contains("endpoint \"shop\": url: "), "{url}");
     let header = refused("headers = '[[\"A\", \"b\\r\\nC: d\"]]'", "headers = '[]'");
     assert!(header.contains("endpoint \"shop\": headers: "), "{header}");
-    let redirects = refused("redirects = 3", "redirects = 0");
-    assert!(redirects.contains("endpoint \"shop\": redirects: not supported"), "{redirects}");
-    let (some, none) = match store.url() {
-        StoreUrl::Postgres(_) => ("ARRAY['[]']", "'{}'"),
-        StoreUrl::Sqlite(_) => ("'[\"[]\"]'", "'[]'"),
+    let source = refused("source = 'a name too long for an interface'", "source = NULL");
+    assert!(source.contains("endpoint \"shop\": source: "), "{source}");
+    // The spelling of a list differs between the stores.
+    let (one, none) = match store.url() {
+        StoreUrl::Postgres(_) => ("'{\"\"}'", "'{}'"),
+        StoreUrl::Sqlite(_) => ("'[\"\"]'", "'[]'"),
     };
-    for column in ["body_match", "body_forbid"] {
-        let refused = refused(&format!("{column} = {some}"), &format!("{column} = {none}"));
-        assert!(refused.contains(&format!("endpoint \"shop\": {column}: not supported")), "{refused}");
-    }
+    let pattern = refused(&format!("body_match = {one}"), &format!("body_match = {none}"));
+    assert!(pattern.contains("endpoint \"shop\": body_match: pattern 1 is empty"), "{pattern}");
+    let secret = refused("secret_headers = '[[\"X-Key\", \"canary\"]]'", "secret_headers = '[]'");
+    assert!(
+        secret.contains("secret_headers: X-Key is no reference") && !secret.contains("canary"),
+        "{secret}"
+    );
     assert_eq!(read(store.url()).len(), 1);
 }
 
@@ -284,9 +365,23 @@ fn extreme(random: &mut Random, unique: i32) -> Sample {
         outcome: Outcome::ALL[random.index(3)],
         reason: small(random),
         flags: Flags(int(random)),
-        detail: Detail::NONE,
+        detail: Detail {
+            address: std::array::from_fn(|_| u8::try_from(random.below(256)).unwrap()),
+            tls_not_after_s: u32::MAX >> random.below(32),
+            tls_cipher: small(random).cast_unsigned(),
+            pattern: small(random),
+            redirects: u8::try_from(random.below(256)).unwrap(),
+            attempt: u8::try_from(random.below(256)).unwrap(),
+            body: BodyMatch::ALL[random.index(5)],
+            step: u8::try_from(random.below(2) * random.below(256)).unwrap(),
+        },
     }
 }
+
+/// The columns of `metrics` and, at the end, that of a step, as `columns` has them.
+const COLUMNS: &str = "endpoint_id, lag_us, resolve_us, connect_us, tls_us, processing_us, transfer_us, total_us,
+    agent_us, bytes_in, bytes_out, cpu_ns, status, outcome, failure, flags, address_hi, address_lo, tls_cipher,
+    pattern, redirects, attempt, body";
 
 fn columns(sample: &Sample) -> Vec<String> {
     let mut values = vec![sample.ts.0, sample.endpoint_id.0.into(), sample.lag_us.into()];
@@ -296,6 +391,13 @@ fn columns(sample: &Sample) -> Vec<String> {
     );
     values.extend([sample.status, sample.outcome as i16, sample.reason].map(i64::from));
     values.push(sample.flags.0.into());
+    let detail = &sample.detail;
+    let half =
+        |bytes: &[u8]| bytes.iter().fold(0_u64, |half, byte| half << 8 | u64::from(*byte)).cast_signed();
+    values.extend([half(&detail.address[..8]), half(&detail.address[8..])]);
+    values.extend([detail.tls_cipher.cast_signed(), detail.pattern].map(i64::from));
+    values.extend([detail.redirects, detail.attempt, detail.body as u8].map(i64::from));
+    values.extend((detail.step > 0).then_some(i64::from(detail.step)));
     values.iter().map(i64::to_string).collect()
 }
 
@@ -308,17 +410,52 @@ fn rows_out_are_rows_in(store: &impl TestStore) {
     let mut writer = Writer::start(WriterOptions { retention: None, ..store.options() });
     writer.feed(&samples);
     let last = writer.end();
-    assert_exactly_once(store, 20_002, &last);
-    let ts = store.ts_us();
-    let stored = store.query(&format!(
-        "SELECT {ts}, endpoint_id, lag_us, resolve_us, connect_us, tls_us, processing_us, transfer_us, total_us,
-            agent_us, bytes_in, bytes_out, cpu_ns, status, outcome, failure, flags
-         FROM metrics ORDER BY endpoint_id"
-    ));
     samples.sort_by_key(|sample| sample.endpoint_id);
-    for (stored, sample) in stored.iter().zip(&samples) {
-        assert_eq!(*stored, columns(sample));
+    let (steps, slots): (Vec<Sample>, Vec<Sample>) =
+        samples.iter().partition(|sample| sample.detail.step > 0);
+    assert!(steps.len() > 5_000 && slots.len() > 5_000, "{} steps", steps.len());
+    assert_exactly_once(store, slots.len() as u64, &last);
+    assert_eq!((last.tally.steps(), last.steps_stored), (steps.len() as u64, steps.len() as u64));
+    assert_eq!(one::<usize>(store, "SELECT sum(steps) FROM ingest_cursor"), steps.len());
+    let ts = store.ts_us();
+    for (table, samples, step) in [("metrics", slots, ""), ("steps", steps, ", step")] {
+        let stored = store.query(&format!("SELECT {ts}, {COLUMNS}{step} FROM {table} ORDER BY endpoint_id"));
+        assert_eq!(stored.len(), samples.len(), "{table}");
+        for (stored, sample) in stored.iter().zip(&samples) {
+            assert_eq!(*stored, columns(sample), "{table}");
+        }
     }
+}
+
+/// The step `step` of the probe of a slot.
+fn step_of(sample: Sample, step: u8) -> Sample {
+    Sample { detail: Detail { step, ..sample.detail }, ..sample }
+}
+
+fn steps_are_no_slots(store: &impl TestStore) {
+    migrate(store.url());
+    let now = Wall::now().0;
+    let mut writer = Writer::start(store.options());
+    let slots: Vec<Sample> = (0..1000).map(|id| probed(now + i64::from(id), id, 200)).collect();
+    let hops = slots.iter().flat_map(|slot| [step_of(*slot, 1), step_of(*slot, 2), *slot]);
+    writer.feed(&hops.collect::<Vec<_>>());
+    let last = writer.end();
+    assert_exactly_once(store, 1000, &last);
+    assert_eq!((last.steps_stored, last.steps_dropped, last.tally.sampled()), (2000, 0, 1000));
+    let steps =
+        store.query("SELECT step, count(*), count(DISTINCT endpoint_id) FROM steps GROUP BY 1 ORDER BY 1");
+    assert_eq!(steps, [["1", "1000", "1000"], ["2", "1000", "1000"]]);
+    assert_eq!(one::<u64>(store, "SELECT sum(steps) FROM ingest_cursor"), 2000);
+    assert_eq!(one::<u64>(store, "SELECT count(*) FROM endpoint_state"), 1000);
+
+    // They grow as old as samples do.
+    let old = now - 30 * 24 * HOUR_US;
+    let mut writer = Writer::start(WriterOptions { retention: None, ..store.options() });
+    writer.feed(&[step_of(probed(old, 1, 302), 1)]);
+    assert_eq!(writer.end().steps_stored, 1, "a delivery of steps alone");
+    let writer = Writer::start(store.options());
+    wait_until("old steps are gone", || one::<u64>(store, "SELECT count(*) FROM steps") == 2000);
+    writer.end();
 }
 
 fn two_writers_share_a_store(store: &impl TestStore) {
@@ -388,9 +525,54 @@ fn people_see_names_and_no_invented_phases(store: &impl TestStore) {
     let failures = store.query("SELECT name, failure, status, tls_ms, connect_ms FROM failures");
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0][..4], ["bad", "connect_refused", "", ""]);
-    let outcomes =
-        store.query("SELECT outcome, coalesce(failure, ''), count(*) FROM samples GROUP BY 1, 2 ORDER BY 1");
-    assert_eq!(outcomes, [["down", "connect_refused", "1"], ["missed", "overlap", "1"], ["up", "", "2"]]);
+    let tls = Sample {
+        flags: Flags::TLS,
+        detail: Detail {
+            address: "2001:db8::ff00:1".parse::<Ipv6Addr>().unwrap().octets(),
+            tls_not_after_s: u32::try_from(now / 1_000_000).unwrap() + 12 * 86_400 + 3600,
+            tls_cipher: 0xcca9,
+            pattern: 1,
+            redirects: 2,
+            attempt: 1,
+            body: BodyMatch::NotMatched,
+            step: 0,
+        },
+        ..probed(now + 4, ids["new"], 500)
+    };
+    let plain = "10.1.2.3".parse::<Ipv4Addr>().unwrap().to_ipv6_mapped().octets();
+    let hop = Detail { address: plain, step: 1, ..Detail::NONE };
+    let hop = Sample { detail: hop, ..probed(now + 4, ids["new"], 302) };
+    let mut writer = Writer::start(store.options());
+    writer.feed(&[hop, tls]);
+    writer.end();
+    let facts = "address, tls_version, tls_cipher, body, pattern, redirects, attempt";
+    let mut shown =
+        store.query(&format!("SELECT {facts}, tls, reuse FROM samples WHERE name = 'new'")).remove(0);
+    // SQLite leaves out no zeros.
+    shown[0] = shown[0].parse::<IpAddr>().unwrap().to_string();
+    let cipher = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+    let expected = ["2001:db8::ff00:1", "1.2", cipher, "not_matched", "1", "2", "1"];
+    assert_eq!(shown[..7], expected);
+    assert_eq!(truth(&shown[7..]), ["1", "0"]);
+    let shown = store.query(&format!("SELECT step, outcome, {facts} FROM sample_steps WHERE name = 'new'"));
+    assert_eq!(shown, [["1", "up", "10.1.2.3", "", "", "not_asked", "", "0", ""]]);
+    let shown = store.query(
+        "SELECT address, tls_version, tls_cipher, tls_days_left FROM latest WHERE name IN ('new', 'bad') ORDER BY name",
+    );
+    assert_eq!(shown[0], [""; 4]);
+    assert_eq!(shown[1][..3], ["2001:db8::ff00:1", "1.2", cipher]);
+    assert_eq!(shown[1][3].parse(), Ok(12.0));
+    let outcomes = store
+        .query("SELECT outcome, coalesce(failure, ''), count(*) FROM samples GROUP BY 1, 2 ORDER BY 1, 2");
+    assert_eq!(
+        outcomes,
+        [
+            ["down", "connect_refused", "1"],
+            ["down", "status_unexpected", "1"],
+            ["missed", "overlap", "1"],
+            ["up", "", "2"]
+        ]
+    );
 }
 
 fn state_says_since_when(store: &impl TestStore) {
@@ -506,6 +688,35 @@ fn of_a_batch_that_is_refused_only_the_rows_at_fault_are_dropped(store: &impl Te
     assert_eq!(store.query(&span), [[at(expected[0]), at(expected[4])]]);
 }
 
+/// The halves of a batch part samples from their steps; neither may be counted as the other.
+fn a_refused_step_takes_no_sample_with_it(store: &impl TestStore) {
+    migrate(store.url());
+    refuse_teapots(store);
+    store.execute(match store.url() {
+        StoreUrl::Postgres(_) => "ALTER TABLE steps ADD CONSTRAINT no_teapots CHECK (status <> 418)",
+        StoreUrl::Sqlite(_) => {
+            "CREATE TRIGGER no_teapot_steps BEFORE INSERT ON steps WHEN new.status = 418
+             BEGIN SELECT raise(ABORT, 'no teapots'); END"
+        }
+    });
+    let now = Wall::now().0;
+    let mut writer = Writer::start(store.options());
+    let slots = (0..500).flat_map(|id| {
+        let slot = probed(now + i64::from(id), id, if id == 77 { 418 } else { 200 });
+        let hop = step_of(probed(now + i64::from(id), id, if id % 250 == 13 { 418 } else { 302 }), 1);
+        [hop, slot]
+    });
+    writer.feed(&slots.collect::<Vec<_>>());
+    let last = writer.end();
+    assert_eq!((last.stored, last.dropped, last.queued_rows), (499, 1, 0));
+    assert_eq!((last.steps_stored, last.steps_dropped), (498, 2));
+    assert_eq!(stored_rows(store), (499, 499));
+    assert_eq!(one::<u64>(store, "SELECT count(*) FROM steps"), 498);
+    assert_eq!(store.query("SELECT sum(rows), sum(steps) FROM ingest_gaps"), [["1", "2"]]);
+    assert_eq!(store.query("SELECT sum(rows), sum(steps) FROM ingest_cursor"), [["499", "498"]]);
+    assert_eq!(one::<u64>(store, "SELECT count(*) FROM endpoint_state"), 499, "states go with their rows");
+}
+
 fn a_store_that_refuses_every_row_is_given_up_and_what_follows_goes_on(store: &impl TestStore) {
     migrate(store.url());
     refuse_teapots(store);
@@ -536,16 +747,20 @@ both! {
     migrating_is_safe_to_repeat_and_to_race
     a_schema_that_does_not_fit_is_refused
     endpoints_are_brought_in_line_by_name
+    every_field_survives
+    no_column_takes_a_secret
     a_name_given_twice_changes_nothing
     a_row_that_cannot_be_probed_as_written_is_an_error
     a_hundred_thousand_endpoints_take_seconds
     rows_out_are_rows_in
+    steps_are_no_slots
     two_writers_share_a_store
     people_see_names_and_no_invented_phases
     state_says_since_when
     retention_removes_the_old_and_nothing_else
     queries_that_the_documents_show_run
     of_a_batch_that_is_refused_only_the_rows_at_fault_are_dropped
+    a_refused_step_takes_no_sample_with_it
     a_store_that_refuses_every_row_is_given_up_and_what_follows_goes_on
 }
 

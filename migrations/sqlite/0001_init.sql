@@ -36,12 +36,16 @@ INSERT INTO failure_classes (code, name) VALUES
     (32, 'tls_untrusted'),
     (33, 'tls_protocol'),
     (34, 'tls_timeout'),
+    (35, 'tls_not_yet_valid'),
+    (36, 'tls_chain'),
+    (37, 'tls_alert'),
     (40, 'send_failed'),
     (41, 'ttfb_timeout'),
     (42, 'transfer_timeout'),
     (43, 'total_timeout'),
     (44, 'closed_early'),
     (45, 'reset'),
+    (46, 'idle_timeout'),
     (50, 'malformed_response'),
     (51, 'head_too_large'),
     (52, 'body_too_large'),
@@ -49,12 +53,53 @@ INSERT INTO failure_classes (code, name) VALUES
     (60, 'status_unexpected'),
     (61, 'body_mismatch'),
     (62, 'body_forbidden'),
+    (63, 'body_no_verdict'),
+    (64, 'header_mismatch'),
+    (65, 'too_slow'),
+    (66, 'version_unexpected'),
+    (67, 'cert_expiring'),
+    (68, 'up_unexpected'),
     (70, 'too_many_redirects'),
     (71, 'redirect_blocked'),
+    (72, 'redirect_loop'),
+    (73, 'redirect_invalid'),
     (80, 'policy_blocked'),
     (200, 'overlap'),
     (201, 'inflight_limit'),
-    (202, 'late');
+    (202, 'late'),
+    (203, 'origin_limit'),
+    (204, 'overload');
+
+-- What became of the body patterns.
+CREATE TABLE body_matches (
+    code INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+INSERT INTO body_matches (code, name) VALUES
+    (0, 'not_asked'),
+    (1, 'matched'),
+    (2, 'not_matched'),
+    (3, 'not_evaluated'),
+    (4, 'no_verdict');
+
+-- The cipher suites that we speak, by IANA's numbers; there is no unsigned type, so those from 0x8000 are negative.
+CREATE TABLE tls_ciphers (
+    code    INTEGER PRIMARY KEY,
+    version TEXT NOT NULL,
+    name    TEXT NOT NULL UNIQUE
+) STRICT;
+
+INSERT INTO tls_ciphers (code, version, name) VALUES
+    (4865, '1.3', 'TLS_AES_128_GCM_SHA256'),
+    (4866, '1.3', 'TLS_AES_256_GCM_SHA384'),
+    (4867, '1.3', 'TLS_CHACHA20_POLY1305_SHA256'),
+    (-16341, '1.2', 'TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256'),
+    (-16340, '1.2', 'TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384'),
+    (-16337, '1.2', 'TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256'),
+    (-16336, '1.2', 'TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384'),
+    (-13144, '1.2', 'TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256'),
+    (-13143, '1.2', 'TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256');
 
 -- Endpoints ------------------------------------------------------------------------------------------------
 
@@ -70,7 +115,7 @@ CREATE TABLE endpoints (
     headers               TEXT NOT NULL DEFAULT '[]' CHECK (json_type(headers) = 'array'),
     secret_headers        TEXT NOT NULL DEFAULT '[]' CHECK (json_type(secret_headers) = 'array'),
     body                  BLOB NOT NULL DEFAULT x'',
-    basic_auth            TEXT CHECK (json_type(basic_auth) = 'object' AND bearer IS NULL),
+    basic_auth            TEXT CHECK (basic_auth IS NULL OR (json_type(basic_auth) = 'object' AND bearer IS NULL)),
     bearer                TEXT CHECK (bearer GLOB 'env:*' OR bearer GLOB 'file:*' OR bearer GLOB 'cred:*'),
     user_agent            TEXT,
     accept_encoding       TEXT NOT NULL DEFAULT '[]' CHECK (json_type(accept_encoding) = 'array'),
@@ -113,6 +158,8 @@ CREATE TABLE endpoints (
 -- (endpoint_id, ts) costs more than the rows, and endpoint_state answers the commonest question.
 CREATE TABLE metrics (
     ts            INTEGER NOT NULL,
+    address_hi    INTEGER NOT NULL,
+    address_lo    INTEGER NOT NULL,
     endpoint_id   INTEGER NOT NULL,
     lag_us        INTEGER NOT NULL,
     resolve_us    INTEGER NOT NULL,
@@ -125,10 +172,45 @@ CREATE TABLE metrics (
     bytes_in      INTEGER NOT NULL,
     bytes_out     INTEGER NOT NULL,
     cpu_ns        INTEGER NOT NULL,
+    flags         INTEGER NOT NULL,
     status        INTEGER NOT NULL,
     outcome       INTEGER NOT NULL,
     failure       INTEGER NOT NULL,
-    flags         INTEGER NOT NULL
+    tls_cipher    INTEGER NOT NULL,
+    pattern       INTEGER NOT NULL,
+    redirects     INTEGER NOT NULL,
+    attempt       INTEGER NOT NULL,
+    body          INTEGER NOT NULL
+) STRICT;
+
+-- The hops and attempts of probes that followed redirects or were tried again.
+CREATE TABLE steps (
+    ts            INTEGER NOT NULL,
+    address_hi    INTEGER NOT NULL,
+    address_lo    INTEGER NOT NULL,
+    endpoint_id   INTEGER NOT NULL,
+    lag_us        INTEGER NOT NULL,
+    resolve_us    INTEGER NOT NULL,
+    connect_us    INTEGER NOT NULL,
+    tls_us        INTEGER NOT NULL,
+    processing_us INTEGER NOT NULL,
+    transfer_us   INTEGER NOT NULL,
+    total_us      INTEGER NOT NULL,
+    agent_us      INTEGER NOT NULL,
+    bytes_in      INTEGER NOT NULL,
+    bytes_out     INTEGER NOT NULL,
+    cpu_ns        INTEGER NOT NULL,
+    flags         INTEGER NOT NULL,
+    status        INTEGER NOT NULL,
+    outcome       INTEGER NOT NULL,
+    failure       INTEGER NOT NULL,
+    tls_cipher    INTEGER NOT NULL,
+    pattern       INTEGER NOT NULL,
+    redirects     INTEGER NOT NULL,
+    attempt       INTEGER NOT NULL,
+    body          INTEGER NOT NULL,
+    -- From 1, in the order in which they were made.
+    step          INTEGER NOT NULL
 ) STRICT;
 
 -- What the last probe of each endpoint found: written when that changes, and once a minute when it does not.
@@ -136,15 +218,18 @@ CREATE TABLE endpoint_state (
     endpoint_id   INTEGER PRIMARY KEY,
     ts            INTEGER NOT NULL,
     since         INTEGER NOT NULL,
-    outcome       INTEGER NOT NULL,
-    failure       INTEGER NOT NULL,
-    status        INTEGER NOT NULL,
+    tls_not_after INTEGER,
+    address       TEXT,
     resolve_us    INTEGER NOT NULL,
     connect_us    INTEGER NOT NULL,
     tls_us        INTEGER NOT NULL,
     processing_us INTEGER NOT NULL,
     transfer_us   INTEGER NOT NULL,
-    total_us      INTEGER NOT NULL
+    total_us      INTEGER NOT NULL,
+    outcome       INTEGER NOT NULL,
+    failure       INTEGER NOT NULL,
+    status        INTEGER NOT NULL,
+    tls_cipher    INTEGER NOT NULL
 ) STRICT;
 
 -- Ingest ---------------------------------------------------------------------------------------------------
@@ -154,6 +239,7 @@ CREATE TABLE ingest_cursor (
     writer_id  TEXT PRIMARY KEY,
     seq        INTEGER NOT NULL,
     rows       INTEGER NOT NULL DEFAULT 0,
+    steps      INTEGER NOT NULL DEFAULT 0,
     updated_at INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
@@ -161,7 +247,8 @@ CREATE TABLE ingest_gaps (
     writer_id   TEXT NOT NULL,
     from_ts     INTEGER NOT NULL,
     to_ts       INTEGER NOT NULL,
-    rows        INTEGER NOT NULL CHECK (rows > 0),
+    rows        INTEGER NOT NULL CHECK (rows >= 0),
+    steps       INTEGER NOT NULL DEFAULT 0 CHECK (rows + steps > 0),
     reason      TEXT NOT NULL,
     recorded_at INTEGER NOT NULL DEFAULT 0
 ) STRICT;
@@ -177,6 +264,14 @@ SELECT
     o.name AS outcome,
     f.name AS failure,
     nullif(m.status, 0) AS status,
+    CASE
+        WHEN m.address_hi = 0 AND m.address_lo = 0 THEN NULL
+        WHEN m.address_hi = 0 AND m.address_lo >> 32 = 65535 THEN printf('%d.%d.%d.%d', (m.address_lo >> 24) & 255,
+            (m.address_lo >> 16) & 255, (m.address_lo >> 8) & 255, m.address_lo & 255)
+        ELSE printf('%x:%x:%x:%x:%x:%x:%x:%x',
+            (m.address_hi >> 48) & 65535, (m.address_hi >> 32) & 65535, (m.address_hi >> 16) & 65535, m.address_hi & 65535,
+            (m.address_lo >> 48) & 65535, (m.address_lo >> 32) & 65535, (m.address_lo >> 16) & 65535, m.address_lo & 65535)
+    END AS address,
     m.lag_us / 1000.0 AS lag_ms,
     nullif(m.resolve_us, -1) / 1000.0 AS resolve_ms,
     nullif(m.connect_us, -1) / 1000.0 AS connect_ms,
@@ -187,33 +282,105 @@ SELECT
     m.agent_us / 1000.0 AS agent_ms,
     m.bytes_in,
     m.bytes_out,
+    c.version AS tls_version,
+    coalesce(c.name, nullif(m.tls_cipher, 0)) AS tls_cipher,
+    b.name AS body,
+    nullif(m.pattern, -1) AS pattern,
+    m.redirects,
+    nullif(m.attempt, 0) AS attempt,
     m.flags & 1 <> 0 AS reuse,
     m.flags & 2 <> 0 AS reused,
-    m.flags & 4 <> 0 AS censored
+    m.flags & 4 <> 0 AS censored,
+    m.flags & 8 <> 0 AS user_time,
+    m.flags & 16 <> 0 AS tls,
+    m.flags & 32 <> 0 AS tls_resumed,
+    m.flags & 64 <> 0 AS dns_stale,
+    m.flags & 128 <> 0 AS dns_asked,
+    m.flags & 256 <> 0 AS stopped,
+    m.flags & 512 <> 0 AS tainted
 FROM metrics AS m
 LEFT JOIN endpoints AS e ON e.endpoint_id = m.endpoint_id
 LEFT JOIN outcomes AS o ON o.code = m.outcome
-LEFT JOIN failure_classes AS f ON f.code = m.failure;
+LEFT JOIN failure_classes AS f ON f.code = m.failure
+LEFT JOIN tls_ciphers AS c ON c.code = m.tls_cipher
+LEFT JOIN body_matches AS b ON b.code = m.body;
 
-CREATE VIEW failures AS
+-- Each hop and each attempt of a probe, in order of `step`; redirects are those before it.
+CREATE VIEW sample_steps AS
 SELECT
     strftime('%Y-%m-%d %H:%M:%f', m.ts / 1e6, 'unixepoch') AS ts,
     m.endpoint_id,
     e.name,
     e.url,
+    m.step,
+    o.name AS outcome,
     f.name AS failure,
     nullif(m.status, 0) AS status,
+    CASE
+        WHEN m.address_hi = 0 AND m.address_lo = 0 THEN NULL
+        WHEN m.address_hi = 0 AND m.address_lo >> 32 = 65535 THEN printf('%d.%d.%d.%d', (m.address_lo >> 24) & 255,
+            (m.address_lo >> 16) & 255, (m.address_lo >> 8) & 255, m.address_lo & 255)
+        ELSE printf('%x:%x:%x:%x:%x:%x:%x:%x',
+            (m.address_hi >> 48) & 65535, (m.address_hi >> 32) & 65535, (m.address_hi >> 16) & 65535, m.address_hi & 65535,
+            (m.address_lo >> 48) & 65535, (m.address_lo >> 32) & 65535, (m.address_lo >> 16) & 65535, m.address_lo & 65535)
+    END AS address,
+    m.lag_us / 1000.0 AS lag_ms,
     nullif(m.resolve_us, -1) / 1000.0 AS resolve_ms,
     nullif(m.connect_us, -1) / 1000.0 AS connect_ms,
     nullif(m.tls_us, -1) / 1000.0 AS tls_ms,
     nullif(m.processing_us, -1) / 1000.0 AS processing_ms,
     nullif(m.transfer_us, -1) / 1000.0 AS transfer_ms,
-    m.total_us / 1000.0 AS total_ms
-FROM metrics AS m
+    nullif(m.total_us, -1) / 1000.0 AS total_ms,
+    m.agent_us / 1000.0 AS agent_ms,
+    m.bytes_in,
+    m.bytes_out,
+    c.version AS tls_version,
+    coalesce(c.name, nullif(m.tls_cipher, 0)) AS tls_cipher,
+    b.name AS body,
+    nullif(m.pattern, -1) AS pattern,
+    m.redirects,
+    nullif(m.attempt, 0) AS attempt,
+    m.flags & 1 <> 0 AS reuse,
+    m.flags & 2 <> 0 AS reused,
+    m.flags & 4 <> 0 AS censored,
+    m.flags & 8 <> 0 AS user_time,
+    m.flags & 16 <> 0 AS tls,
+    m.flags & 32 <> 0 AS tls_resumed,
+    m.flags & 64 <> 0 AS dns_stale,
+    m.flags & 128 <> 0 AS dns_asked,
+    m.flags & 256 <> 0 AS stopped,
+    m.flags & 512 <> 0 AS tainted
+FROM steps AS m
 LEFT JOIN endpoints AS e ON e.endpoint_id = m.endpoint_id
+LEFT JOIN outcomes AS o ON o.code = m.outcome
 LEFT JOIN failure_classes AS f ON f.code = m.failure
-WHERE m.outcome = 2;
+LEFT JOIN tls_ciphers AS c ON c.code = m.tls_cipher
+LEFT JOIN body_matches AS b ON b.code = m.body;
 
+-- What went wrong, when. Give it a span of ts: it looks at every row in it.
+CREATE VIEW failures AS
+SELECT
+    ts,
+    endpoint_id,
+    name,
+    url,
+    failure,
+    status,
+    address,
+    resolve_ms,
+    connect_ms,
+    tls_ms,
+    processing_ms,
+    transfer_ms,
+    total_ms,
+    body,
+    pattern,
+    redirects,
+    attempt
+FROM samples
+WHERE outcome = 'down';
+
+-- Every endpoint with what its last probe found; outcome is null for one that has not been probed yet.
 CREATE VIEW latest AS
 SELECT
     e.endpoint_id,
@@ -224,14 +391,20 @@ SELECT
     o.name AS outcome,
     f.name AS failure,
     nullif(s.status, 0) AS status,
+    s.address,
     nullif(s.resolve_us, -1) / 1000.0 AS resolve_ms,
     nullif(s.connect_us, -1) / 1000.0 AS connect_ms,
     nullif(s.tls_us, -1) / 1000.0 AS tls_ms,
     nullif(s.processing_us, -1) / 1000.0 AS processing_ms,
     nullif(s.transfer_us, -1) / 1000.0 AS transfer_ms,
-    nullif(s.total_us, -1) / 1000.0 AS total_ms
+    nullif(s.total_us, -1) / 1000.0 AS total_ms,
+    c.version AS tls_version,
+    c.name AS tls_cipher,
+    strftime('%Y-%m-%d %H:%M:%f', s.tls_not_after / 1e6, 'unixepoch') AS tls_not_after,
+    round(s.tls_not_after / 86400e6 - unixepoch() / 86400.0, 1) AS tls_days_left
 FROM endpoints AS e
 LEFT JOIN endpoint_state AS s ON s.endpoint_id = e.endpoint_id
 LEFT JOIN outcomes AS o ON o.code = s.outcome
 LEFT JOIN failure_classes AS f ON f.code = s.failure
+LEFT JOIN tls_ciphers AS c ON c.code = s.tls_cipher
 WHERE e.enabled;

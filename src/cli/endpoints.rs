@@ -368,7 +368,7 @@ fn as_json(out: &mut impl Write, endpoints: &[StoredEndpoint]) -> io::Result<()>
         if let serde_json::Value::Object(columns) = record::object(endpoint) {
             row.extend(columns);
         }
-        if row["body"].is_null() {
+        if row["body"].is_null() && !endpoint.options.body.is_empty() {
             row.insert("body_base64".to_owned(), STANDARD.encode(&endpoint.options.body).into());
         }
         serde_json::to_writer(&mut *out, &row)?;
@@ -407,15 +407,32 @@ ID  NAME    INTERVAL  TIMEOUT  CONNECTION  METHOD  URL
         let mut out = Vec::new();
         as_json(&mut out, &stored()).unwrap();
         let found: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        let second = json!({
-            "endpoint_id": 10, "name": "bücher", "url": "http://b/", "address": "::1", "method": "POST",
-            "headers": [["Z", "1"], ["A", "2"]], "body": "x", "expect_status": ["200-299"], "interval_ms": 90_000,
-            "timeout_ms": 10_000, "connection": "fresh", "tags": { "team": "shop" }, "enabled": false,
-        });
-        assert_eq!(found["endpoints"][1], second);
+        let [first, second] = [0, 1].map(|index| &found["endpoints"][index]);
+        let names: Vec<&str> = second.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names[0], "endpoint_id");
+        assert_eq!(names[1..], record::COLUMNS.map(|(name, _)| name));
+        for (column, value) in [
+            ("endpoint_id", json!(10)),
+            ("name", json!("bücher")),
+            ("url", json!("http://b/")),
+            ("headers", json!([["Z", "1"], ["A", "2"]])),
+            ("body", json!("x")),
+            ("interval_ms", json!(90_000)),
+            ("enabled", json!(false)),
+            ("address", json!("::1")),
+            ("tags", json!({ "team": "shop" })),
+        ] {
+            assert_eq!(second[column], value, "{column}");
+        }
+        assert_eq!((&first["address"], &first["body"]), (&json!(null), &json!(null)));
+        let mut bytes = stored();
+        std::sync::Arc::make_mut(&mut bytes[0].endpoint.options).body = vec![0xff];
+        out.clear();
+        as_json(&mut out, &bytes).unwrap();
+        let found: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(
-            (&found["endpoints"][0]["address"], &found["endpoints"][0]["body"]),
-            (&json!(null), &json!(null))
+            (&found["endpoints"][0]["body"], &found["endpoints"][0]["body_base64"]),
+            (&json!(null), &json!("/w=="))
         );
         out.clear();
         as_json(&mut out, &[]).unwrap();

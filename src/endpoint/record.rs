@@ -34,7 +34,7 @@ pub enum Kind {
     Texts,
     /// Structured, as JSON.
     Json,
-    /// Bytes; in the object, text if they are UTF-8, else null.
+    /// Bytes; in the object, text if they are any and UTF-8, else null.
     Bytes,
 }
 
@@ -84,7 +84,7 @@ pub const COLUMNS: [(&str, Kind); 42] = [
     ("tags", Kind::Json),
 ];
 
-/// The record of an endpoint. A body that is not text is null in it.
+/// The record of an endpoint. No body, and one that is not text, are null in it.
 #[must_use]
 pub fn object(endpoint: &Endpoint) -> Value {
     // Destructured, so that a new field cannot be forgotten here.
@@ -149,7 +149,7 @@ pub fn object(endpoint: &Endpoint) -> Value {
         text(method),
         pairs(headers, |value| value.as_str().into()),
         pairs(secret_headers, |reference| text(reference)),
-        str::from_utf8(body).map_or(Value::Null, Value::from),
+        str::from_utf8(body).ok().filter(|text| !text.is_empty()).into(),
         basic_auth,
         bearer,
         user_agent.as_deref().into(),

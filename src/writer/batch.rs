@@ -6,6 +6,9 @@
 //! which span of time that was: recent samples are worth more, and a gap in the middle hides more than one
 //! at its edge.
 //!
+//! Steps (the hops and attempts of a probe) travel with the samples and take the same room, but are no slot's: rows are
+//! counted without them.
+//!
 //! Out of scope: clocks (`now` comes in), delivery, exactly-once (`drive.rs`).
 //!
 //! Invariant: every row pushed is in the open batch, in the queue, taken, or in a [`Gap`].
@@ -17,7 +20,7 @@ use crate::clock::{Mono, Wall};
 use crate::config::{BATCH_AGE_MAX, BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use crate::sample::Sample;
 
-use super::pgcopy::ROW_BYTES;
+use super::pgcopy::STEP_ROW_BYTES as ROW_BYTES;
 
 /// Rows of a full batch: the row bound and the byte bound in one number.
 pub(crate) const ROWS_MAX: usize =
@@ -27,10 +30,15 @@ pub(crate) const ROWS_MAX: usize =
 /// all readers can show what lies between; what is beyond is stored as the edge.
 pub(crate) const TS_MAX: Wall = Wall(253_402_300_799_999_999);
 
-/// Rows that are stored together, never none.
+/// Rows that are stored together, never none; steps among them.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) rows: Vec<Sample>,
+}
+
+/// How many of these rows are samples of slots; the rest are steps.
+pub(crate) fn slots(rows: &[Sample]) -> u64 {
+    rows.iter().filter(|row| row.detail.step == 0).count() as u64
 }
 
 /// Why rows were dropped; stored by name in `ingest_gaps`.
@@ -48,6 +56,8 @@ pub(crate) struct Gap {
     pub(crate) from: Wall,
     pub(crate) to: Wall,
     pub(crate) rows: u64,
+    /// Steps that were dropped with them, or alone.
+    pub(crate) steps: u64,
     pub(crate) reason: GapReason,
 }
 
@@ -55,6 +65,7 @@ pub(crate) struct Gap {
 #[derive(Debug, Default)]
 pub(crate) struct Batcher {
     open: Vec<Sample>,
+    slots: u64,
     opened_at: Mono,
 }
 
@@ -86,10 +97,12 @@ impl Batch {
     /// What is missing if this batch is.
     pub(crate) fn gap(&self, reason: GapReason) -> Gap {
         let ts = || self.rows.iter().map(|row| row.ts);
+        let rows = slots(&self.rows);
         Gap {
             from: ts().min().unwrap_or_default(),
             to: ts().max().unwrap_or_default(),
-            rows: self.rows.len() as u64,
+            rows,
+            steps: self.rows.len() as u64 - rows,
             reason,
         }
     }
@@ -103,6 +116,7 @@ impl Gap {
             from: self.from.min(other.from),
             to: self.to.max(other.to),
             rows: self.rows + other.rows,
+            steps: self.steps + other.steps,
             reason: self.reason,
         }
     }
@@ -115,6 +129,7 @@ impl Batcher {
             self.opened_at = now;
         }
         sample.ts = sample.ts.clamp(Wall(0), TS_MAX);
+        self.slots += u64::from(sample.detail.step == 0);
         self.open.push(sample);
         if self.open.len() == ROWS_MAX { self.close() } else { None }
     }
@@ -131,6 +146,7 @@ impl Batcher {
         }
         // A little more than this batch had: rates change slowly, and the queue counts rows, not capacity.
         let capacity = (self.open.len() + self.open.len() / 8).min(ROWS_MAX);
+        self.slots = 0;
         let mut rows = mem::replace(&mut self.open, Vec::with_capacity(capacity));
         if rows.capacity() > rows.len() * 2 {
             rows.shrink_to_fit();
@@ -140,7 +156,7 @@ impl Batcher {
 
     /// Rows in the open batch.
     pub(crate) const fn rows(&self) -> u64 {
-        self.open.len() as u64
+        self.slots
     }
 }
 
@@ -153,7 +169,7 @@ impl Queue {
     /// Adds a batch behind all others. If that is too much together with the `held` bytes of batches that
     /// have been taken and not delivered, the oldest are dropped: the gap they leave is returned.
     pub(crate) fn push(&mut self, mut batch: Batch, held: usize) -> Option<Gap> {
-        self.rows += batch.rows.len() as u64;
+        self.rows += slots(&batch.rows);
         self.bytes += batch.bytes();
         match self.batches.back_mut() {
             Some(last) if last.rows.len() + batch.rows.len() <= ROWS_MAX => last.rows.append(&mut batch.rows),
@@ -172,7 +188,7 @@ impl Queue {
     /// The oldest batch.
     pub(crate) fn take(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
-        self.rows -= batch.rows.len() as u64;
+        self.rows -= slots(&batch.rows);
         self.bytes -= batch.bytes();
         Some(batch)
     }
@@ -236,6 +252,28 @@ mod tests {
         }
         let stored: Vec<i64> = batcher.close().unwrap().rows.iter().map(|row| row.ts.0).collect();
         assert_eq!(stored, [0, 0, 0, 5, TS_MAX.0, TS_MAX.0]);
+    }
+
+    #[test]
+    fn steps_take_room_and_are_no_rows() {
+        let step = |ts| {
+            let mut step = sample(ts);
+            step.detail.step = 1;
+            step
+        };
+        let mut batcher = Batcher::default();
+        for row in [sample(5), step(3), step(9)] {
+            assert!(batcher.push(row, Mono(0)).is_none());
+        }
+        assert_eq!(batcher.rows(), 1);
+        let batch = batcher.close().unwrap();
+        assert_eq!((batch.rows.len(), batcher.rows()), (3, 0));
+        let mut queue = Queue::new(3 * size_of::<Sample>());
+        assert_eq!(queue.push(batch, 0), None);
+        assert_eq!((queue.rows(), queue.bytes()), (1, 3 * size_of::<Sample>()));
+        let gap = queue.push(Batch { rows: vec![step(7); ROWS_MAX] }, 0).unwrap();
+        assert_eq!((gap.rows, gap.steps), (1, 2 + ROWS_MAX as u64), "both batches are over the bound");
+        assert_eq!((gap.from, gap.to, queue.rows()), (Wall(3), Wall(9), 0));
     }
 
     #[test]

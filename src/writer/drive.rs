@@ -8,7 +8,8 @@
 //!
 //! Out of scope: what to store how (`postgres.rs`, `sqlite.rs`), policy (the pure cores).
 //!
-//! Invariant: `gathered = stored + dropped + open batch + queue + refused + held`, whenever neither future is running.
+//! Invariant: `gathered = stored + dropped + open batch + queue + refused + held`, whenever neither future is running;
+//! of samples of slots. Steps come and go with them, and are counted by themselves.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,8 @@ struct State {
     gaps: Vec<Gap>,
     stored: u64,
     dropped: u64,
+    steps_stored: u64,
+    steps_dropped: u64,
     batches: u64,
     store: StoreState,
     /// Every shard has ended, and everything it left is in the queue.
@@ -68,6 +71,8 @@ pub(super) fn run(
         gaps: Vec::new(),
         stored: 0,
         dropped: 0,
+        steps_stored: 0,
+        steps_dropped: 0,
         batches: 0,
         store: if options.store.is_some() { StoreState::Connecting } else { StoreState::None },
         ended: false,
@@ -247,7 +252,7 @@ impl State {
     }
 
     fn enqueue(&mut self, batch: Batch) {
-        if let Some(gap) = self.queue.push(batch, self.taken_rows() * size_of::<Sample>()) {
+        if let Some(gap) = self.queue.push(batch, self.taken_bytes()) {
             self.drop_rows(gap);
             log::warn!(
                 "queue full while the store is away: {} samples dropped, due {} to {}",
@@ -261,6 +266,7 @@ impl State {
     /// Counts rows as dropped, and remembers to record it.
     fn drop_rows(&mut self, gap: Gap) {
         self.dropped += gap.rows;
+        self.steps_dropped += gap.steps;
         match self.gaps.iter_mut().find(|known| known.reason == gap.reason) {
             Some(known) => *known = known.join(gap),
             None => self.gaps.push(gap),
@@ -273,14 +279,15 @@ impl State {
         if self.held.is_none() {
             let delivery = if let Some(Part { rows, latest }) = self.refused.take() {
                 // Without gaps, so that it is only about these rows.
-                Delivery { seq, rows, latest, gaps: Vec::new() }
+                Delivery::new(seq, rows, latest, Vec::new())
             } else {
                 let rows = self.queue.take().map(|batch| batch.rows).unwrap_or_default();
                 let gaps = std::mem::take(&mut self.gaps);
                 if rows.is_empty() && gaps.is_empty() {
                     return None;
                 }
-                Delivery { seq, latest: latest.select(&rows), rows, gaps }
+                let latest = latest.select(&rows);
+                Delivery::new(seq, rows, latest, gaps)
             };
             self.held = Some(Arc::new(delivery));
         }
@@ -293,8 +300,9 @@ impl State {
             log::info!("store {url} is back; {} samples were held for it", self.waiting_rows());
         }
         if let Some(held) = self.held.take() {
-            self.stored += held.rows.len() as u64;
-            self.batches += u64::from(!held.rows.is_empty());
+            self.stored += held.samples().len() as u64;
+            self.steps_stored += held.steps().len() as u64;
+            self.batches += u64::from(!held.rows().is_empty());
         }
         self.store = StoreState::Connected;
     }
@@ -305,13 +313,14 @@ impl State {
         for gap in &held.gaps {
             // They were counted when they were dropped.
             self.dropped -= gap.rows;
+            self.steps_dropped -= gap.steps;
             self.drop_rows(*gap);
         }
-        if let Some(gap) = self.refused.divide(&held.rows, &held.latest) {
-            log::error!("the store refuses {} samples, which are dropped: {error}", gap.rows);
+        if let Some(gap) = self.refused.divide(held.rows(), &held.latest) {
+            log::error!("the store refuses {} rows, which are dropped: {error}", gap.rows + gap.steps);
             self.drop_rows(gap);
         } else {
-            log::debug!("the store refuses something in {} samples: {error}", held.rows.len());
+            log::debug!("the store refuses something in {} rows: {error}", held.rows().len());
         }
     }
 
@@ -338,6 +347,9 @@ impl State {
             log::error!("the store did not come back in time: {left} samples are lost");
         }
         self.dropped += left;
+        if self.store != StoreState::None {
+            self.steps_dropped = self.tally.steps() - self.steps_stored;
+        }
         self.held = None;
         self.refused = Refused::default();
         while self.queue.take().is_some() {}
@@ -348,12 +360,14 @@ impl State {
 
     /// Rows gathered and neither stored nor dropped.
     fn waiting_rows(&self) -> u64 {
-        self.batcher.rows() + self.queue.rows() + self.taken_rows() as u64
+        let held = self.held.as_ref().map_or(0, |held| held.samples().len() as u64);
+        self.batcher.rows() + self.queue.rows() + held + self.refused.slots()
     }
 
-    /// Rows taken from the queue and neither stored nor dropped.
-    fn taken_rows(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.rows.len()) + self.refused.rows()
+    /// Memory of what was taken from the queue and is neither stored nor dropped.
+    fn taken_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| size_of_val(held.rows()))
+            + self.refused.rows() * size_of::<Sample>()
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -361,8 +375,10 @@ impl State {
             tally: self.tally.clone(),
             stored: self.stored,
             dropped: self.dropped,
+            steps_stored: self.steps_stored,
+            steps_dropped: self.steps_dropped,
             queued_rows: self.waiting_rows(),
-            queue_bytes: self.queue.bytes() + self.taken_rows() * size_of::<Sample>(),
+            queue_bytes: self.queue.bytes() + self.taken_bytes(),
             batches: self.batches,
             store_state: self.store.clone(),
         }

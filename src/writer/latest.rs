@@ -3,11 +3,12 @@
 //! Writing the state of each endpoint with each sample would cost more than the samples themselves: an upsert
 //! is some ten times a COPY row. So it is written when what a probe found has changed, and every
 //! `STATE_REFRESH` when it has not; the table is at most that far behind. Missed slots say nothing about the
-//! endpoint and are left out.
+//! endpoint and are left out, and so do steps: what a probe came to is in its sample.
 //!
 //! Invariant: at most one sample per endpoint is selected from a batch, the last.
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 
 use crate::clock::Wall;
 use crate::config::STATE_REFRESH;
@@ -27,6 +28,22 @@ struct Written {
     status: i16,
 }
 
+/// Until when the origin's certificate is valid, if there was one.
+pub(super) fn not_after(sample: &Sample) -> Option<Wall> {
+    match sample.detail.tls_not_after_s {
+        0 => None,
+        seconds => Some(Wall(i64::from(seconds) * 1_000_000)),
+    }
+}
+
+/// The address that was connected to, as text; IPv4 as itself.
+pub(super) fn address(sample: &Sample) -> Option<String> {
+    match sample.detail.address {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => None,
+        octets => Some(Ipv6Addr::from(octets).to_canonical().to_string()),
+    }
+}
+
 impl Latest {
     /// The samples to write, in order of endpoint (two writers that lock rows in one order cannot deadlock).
     ///
@@ -34,7 +51,7 @@ impl Latest {
     /// up, in which case the next refresh repairs the table.
     pub(super) fn select(&mut self, rows: &[Sample]) -> Vec<Sample> {
         let mut selected: Vec<Sample> = Vec::new();
-        for row in rows.iter().filter(|row| row.outcome != Outcome::Missed) {
+        for row in rows.iter().filter(|row| row.outcome != Outcome::Missed && row.detail.step == 0) {
             let now = Written { ts: row.ts, outcome: row.outcome, reason: row.reason, status: row.status };
             match self.written.get_mut(&row.endpoint_id) {
                 Some(known) if !now.replaces(known) => {}
@@ -102,8 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_slot_says_nothing_about_the_endpoint() {
+    fn a_missed_slot_and_a_step_say_nothing_about_the_endpoint() {
         let missed = Sample::missed(Wall(0), EndpointId(1), Micros(0), MissReason::Overlap, Flags::default());
         check(&mut Latest::default(), &[missed], &[]);
+        let mut step = probed(0, 1, 302);
+        step.detail.step = 1;
+        check(&mut Latest::default(), &[step], &[]);
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn check(all: &[Migration], applied: &[Applied]) -> Result<(), StoreE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Failure, MissReason, Outcome};
+    use crate::sample::{BodyMatch, Failure, MissReason, Outcome};
 
     fn applied(migrations: &[Migration]) -> Vec<Applied> {
         migrations.iter().map(|m| Applied { version: m.version, checksum: m.checksum() }).collect()
@@ -124,7 +124,9 @@ mod tests {
         let failures = Failure::ALL.iter().map(|it| (it.code(), it.name()));
         let classes =
             codes(failures.chain(MissReason::ALL.iter().map(|it| (it.code(), it.name()))).collect());
+        let bodies = codes(BodyMatch::ALL.iter().map(|it| (*it as i16, it.name())).collect());
         for migration in [&POSTGRES[0], &SQLITE[0]] {
+            assert!(migration.sql.contains(&format!("INTO body_matches (code, name) VALUES\n{bodies}")));
             assert!(migration.sql.contains(&format!("INTO outcomes (code, name) VALUES\n{outcomes}")));
             assert!(migration.sql.contains(&format!("INTO failure_classes (code, name) VALUES\n{classes}")));
         }

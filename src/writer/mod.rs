@@ -84,6 +84,10 @@ pub struct Snapshot {
     pub stored: u64,
     /// Rows given up: the queue was full, the store refused them, or it did not come back before the end.
     pub dropped: u64,
+    /// Steps known to be in the store: they are no rows of slots, and counted by themselves.
+    pub steps_stored: u64,
+    /// Steps given up.
+    pub steps_dropped: u64,
     /// Rows gathered and neither stored nor dropped.
     pub queued_rows: u64,
     /// What they take in memory.

@@ -1,4 +1,4 @@
-//! Which partitions `metrics` needs, and which are past their retention.
+//! Which partitions `metrics` and `steps` need, and which are past their retention.
 //!
 //! A row without a partition fails the whole batch, and a default partition would forbid detaching others
 //! without a lock; so the writer makes partitions before it needs them, [`PARTITIONS_AHEAD`] in advance, and
@@ -78,12 +78,12 @@ pub(super) fn cutoff(now: Wall, retention: Micros) -> Wall {
     Wall(now.0.saturating_sub_unsigned(retention.0))
 }
 
-/// The name of the partition that starts at `from`; partitions do not overlap, so starts are unique.
-pub(super) fn name(from: Wall) -> String {
+/// The name of the partition of `table` that starts at `from`; partitions do not overlap, so starts are unique.
+pub(super) fn name(table: &str, from: Wall) -> String {
     let Utc { year, month, day, hour, minute, second } = utc(from);
     match second {
-        0 => format!("metrics_{year:04}{month:02}{day:02}_{hour:02}{minute:02}"),
-        _ => format!("metrics_{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}"),
+        0 => format!("{table}_{year:04}{month:02}{day:02}_{hour:02}{minute:02}"),
+        _ => format!("{table}_{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}"),
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
             (1_795_500_061, "metrics_20261124_060101"),
             (unix_s(TS_MAX), "metrics_99991231_235959"),
         ] {
-            assert_eq!(name(Wall(seconds * SECOND_US)), expected);
+            assert_eq!(name("metrics", Wall(seconds * SECOND_US)), expected);
         }
         assert_eq!(prose(Wall(1_795_500_061_999_999)), "2026-11-24 06:01:01Z");
     }

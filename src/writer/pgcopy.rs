@@ -1,11 +1,11 @@
 //! Samples as PostgreSQL's binary COPY format, by hand.
 //!
-//! Every column of `metrics` is fixed-width and never null, so a row is a constant template (field count and
-//! field lengths) with big-endian values patched in:
+//! Every column of `metrics` and of `steps` is fixed-width and never null, so a row is a constant template (field
+//! count and field lengths) with big-endian values patched in:
 //!
 //! ```text
 //! header   "PGCOPY\n\xff\r\n\0"  flags: u32 = 0  extension length: u32 = 0            19 bytes
-//! row      fields: i16 = 17      17 x (length: i32, value)                           136 bytes each
+//! row      fields: i16 = 24      24 x (length: i32, value)                           190 bytes each (steps: 25, 196)
 //! trailer  -1: i16                                                                     2 bytes
 //! ```
 //!
@@ -21,9 +21,11 @@ use bytes::Bytes;
 use crate::config::COPY_CHUNK_BYTES;
 use crate::sample::Sample;
 
-/// The columns of `metrics`, in the order of [`Sample`]'s fields.
-pub const COLUMNS: [&str; 17] = [
+/// The columns of `metrics`: the widest first, so that no row is padded.
+pub const COLUMNS: [&str; 24] = [
     "ts",
+    "address_hi",
+    "address_lo",
     "endpoint_id",
     "lag_us",
     "resolve_us",
@@ -36,17 +38,28 @@ pub const COLUMNS: [&str; 17] = [
     "bytes_in",
     "bytes_out",
     "cpu_ns",
+    "flags",
     "status",
     "outcome",
     "failure",
-    "flags",
+    "tls_cipher",
+    "pattern",
+    "redirects",
+    "attempt",
+    "body",
 ];
 
-/// Their widths in bytes: `timestamptz`, 13 x `integer`, 3 x `smallint`.
-const WIDTHS: [u8; 17] = [8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 4];
+/// The column that `steps` has on top, at the end.
+pub const STEP_COLUMN: &str = "step";
 
-/// Bytes of one row on the wire.
-pub const ROW_BYTES: usize = 2 + 17 * 4 + 66;
+/// Their widths in bytes: `timestamptz`, 2 x `bigint`, 13 x `integer`, 8 x `smallint`.
+const WIDTHS: [u8; 24] = [8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2];
+
+/// Bytes of one row of `metrics` on the wire.
+pub const ROW_BYTES: usize = 2 + 24 * 4 + 92;
+
+/// Bytes of one row of `steps`.
+pub const STEP_ROW_BYTES: usize = ROW_BYTES + 4 + 2;
 
 /// What precedes the first row.
 const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -59,7 +72,7 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 /// A row whose values are all zero: the bytes that are the same in every row.
 const TEMPLATE: [u8; ROW_BYTES] = {
     let mut row = [0; ROW_BYTES];
-    row[1] = 17;
+    row[1] = 24;
     let mut at = 2;
     let mut field = 0;
     while field < WIDTHS.len() {
@@ -71,17 +84,28 @@ const TEMPLATE: [u8; ROW_BYTES] = {
     row
 };
 
-/// Rows in one chunk; the header and the trailer come on top.
-const CHUNK_ROWS: usize = COPY_CHUNK_BYTES / ROW_BYTES;
-
-/// A whole COPY stream, chunk by chunk, encoded as it is asked for.
+/// The COPY stream of `metrics`, chunk by chunk, encoded as it is asked for.
 pub fn chunks(rows: &[Sample]) -> impl Iterator<Item = Bytes> + '_ {
+    chunks_of(rows, encode)
+}
+
+/// The same for `steps`.
+pub fn step_chunks(rows: &[Sample]) -> impl Iterator<Item = Bytes> + '_ {
+    chunks_of(rows, encode_step)
+}
+
+fn chunks_of<const BYTES: usize>(
+    rows: &[Sample],
+    encode: fn(&Sample) -> [u8; BYTES],
+) -> impl Iterator<Item = Bytes> + '_ {
+    // The header and the trailer come on top.
+    let chunk_rows = COPY_CHUNK_BYTES / BYTES;
     // No rows are still a header and a trailer.
-    let count = rows.len().div_ceil(CHUNK_ROWS).max(1);
+    let count = rows.len().div_ceil(chunk_rows).max(1);
     (0..count).map(move |chunk| {
-        let first = chunk * CHUNK_ROWS;
-        let rows = &rows[first..rows.len().min(first + CHUNK_ROWS)];
-        let mut bytes = Vec::with_capacity(rows.len() * ROW_BYTES + HEADER.len() + TRAILER.len());
+        let first = chunk * chunk_rows;
+        let rows = &rows[first..rows.len().min(first + chunk_rows)];
+        let mut bytes = Vec::with_capacity(rows.len() * BYTES + HEADER.len() + TRAILER.len());
         if chunk == 0 {
             bytes.extend_from_slice(&HEADER);
         }
@@ -95,17 +119,29 @@ pub fn chunks(rows: &[Sample]) -> impl Iterator<Item = Bytes> + '_ {
     })
 }
 
-/// One row.
+/// An address as two numbers: its first and its last eight bytes, in network order.
+#[expect(clippy::big_endian_bytes, reason = "addresses are written from the left")]
+pub(super) fn address_halves(address: [u8; 16]) -> (i64, i64) {
+    let bits = u128::from_be_bytes(address);
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default().cast_signed();
+    (half(bits >> 64), half(bits))
+}
+
+/// One row of `metrics`.
+#[inline]
 #[expect(clippy::big_endian_bytes, reason = "PostgreSQL's wire format is big-endian")]
 fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
     let mut row = TEMPLATE;
-    // The offsets are constants once this is inlined: 17 stores and no branch.
+    // The offsets are constants once this is inlined: 24 stores and no branch.
     let mut at = 2;
     let mut put = |value: &[u8]| {
         row[at + 4..at + 4 + value.len()].copy_from_slice(value);
         at += 4 + value.len();
     };
+    let detail = &sample.detail;
     put(&sample.ts.0.saturating_sub(EPOCH_US).to_be_bytes());
+    put(&detail.address[..8]);
+    put(&detail.address[8..]);
     put(&sample.endpoint_id.0.to_be_bytes());
     put(&sample.lag_us.to_be_bytes());
     let phases = &sample.phases;
@@ -119,10 +155,27 @@ fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
     put(&sample.bytes_in.to_be_bytes());
     put(&sample.bytes_out.to_be_bytes());
     put(&sample.cpu_ns.to_be_bytes());
+    put(&sample.flags.0.to_be_bytes());
     put(&sample.status.to_be_bytes());
     put(&(sample.outcome as i16).to_be_bytes());
     put(&sample.reason.to_be_bytes());
-    put(&sample.flags.0.to_be_bytes());
+    // There is no unsigned type: the same bits.
+    put(&detail.tls_cipher.to_be_bytes());
+    put(&detail.pattern.to_be_bytes());
+    put(&i16::from(detail.redirects).to_be_bytes());
+    put(&i16::from(detail.attempt).to_be_bytes());
+    put(&(detail.body as i16).to_be_bytes());
+    row
+}
+
+/// One row of `steps`: that of `metrics`, and a column more.
+#[expect(clippy::big_endian_bytes, reason = "PostgreSQL's wire format is big-endian")]
+fn encode_step(sample: &Sample) -> [u8; STEP_ROW_BYTES] {
+    let mut row = [0; STEP_ROW_BYTES];
+    row[..ROW_BYTES].copy_from_slice(&encode(sample));
+    row[1] += 1;
+    row[ROW_BYTES + 3] = 2;
+    row[ROW_BYTES + 4..].copy_from_slice(&i16::from(sample.detail.step).to_be_bytes());
     row
 }
 
@@ -130,7 +183,7 @@ fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
 mod tests {
     use super::*;
     use crate::clock::Wall;
-    use crate::sample::{Detail, EndpointId, Failure, Flags, Outcome, Phases};
+    use crate::sample::{BodyMatch, Detail, EndpointId, Failure, Flags, Outcome, Phases};
 
     const SAMPLE: Sample = Sample {
         ts: Wall(EPOCH_US + 0x0102_0304_0506_0708),
@@ -146,7 +199,16 @@ mod tests {
         outcome: Outcome::Down,
         reason: Failure::StatusUnexpected.code(),
         flags: Flags(-1),
-        detail: Detail::NONE,
+        detail: Detail {
+            address: [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 1],
+            tls_not_after_s: 7,
+            tls_cipher: 0xcca9,
+            pattern: -1,
+            redirects: 255,
+            attempt: 3,
+            body: BodyMatch::NoVerdict,
+            step: 200,
+        },
     };
 
     fn stream(rows: &[Sample]) -> Vec<u8> {
@@ -189,29 +251,38 @@ mod tests {
 
     #[test]
     fn a_row_follows_the_documented_format() {
-        assert_eq!(
-            decode(&stream(&[SAMPLE])),
-            [[
-                0x0102_0304_0506_0708,
-                0x1112_1314,
-                0x2122_2324,
-                -1,
-                1,
-                2,
-                3,
-                4,
-                10,
-                i32::MIN.into(),
-                i32::MAX.into(),
-                5,
-                6,
-                404,
-                2,
-                60,
-                -1,
-            ]]
-        );
-        assert_eq!(ROW_BYTES, 134);
+        let expected: [i64; 25] = [
+            0x0102_0304_0506_0708,
+            0x2001_0db8_0000_0000,
+            -0x00ff_ffff_ffff_ffff,
+            0x1112_1314,
+            0x2122_2324,
+            -1,
+            1,
+            2,
+            3,
+            4,
+            10,
+            i32::MIN.into(),
+            i32::MAX.into(),
+            5,
+            6,
+            -1,
+            404,
+            2,
+            60,
+            0xcca9 - 0x1_0000,
+            -1,
+            255,
+            3,
+            4,
+            200,
+        ];
+        assert_eq!(decode(&stream(&[SAMPLE])), [&expected[..24]]);
+        let steps: Vec<u8> = step_chunks(&[SAMPLE]).flatten().collect();
+        assert_eq!(decode(&steps), [expected]);
+        assert_eq!(address_halves(SAMPLE.detail.address), (expected[1], expected[2]));
+        assert_eq!((ROW_BYTES, STEP_ROW_BYTES), (190, 196));
         assert_eq!(COLUMNS.len(), WIDTHS.len());
     }
 
@@ -222,6 +293,7 @@ mod tests {
 
     #[test]
     fn chunks_are_bounded_and_lose_nothing_at_their_edges() {
+        const CHUNK_ROWS: usize = COPY_CHUNK_BYTES / ROW_BYTES;
         for count in [1, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 3 * CHUNK_ROWS, 3 * CHUNK_ROWS + 7] {
             let rows: Vec<Sample> = (0..count)
                 .map(|row| Sample { endpoint_id: EndpointId(row.try_into().unwrap()), ..SAMPLE })
@@ -229,7 +301,7 @@ mod tests {
             for chunk in chunks(&rows) {
                 assert!(chunk.len() <= COPY_CHUNK_BYTES + HEADER.len() + TRAILER.len());
             }
-            let ids: Vec<i64> = decode(&stream(&rows)).iter().map(|row| row[1]).collect();
+            let ids: Vec<i64> = decode(&stream(&rows)).iter().map(|row| row[3]).collect();
             assert_eq!(ids, (0..count.try_into().unwrap()).collect::<Vec<i64>>());
         }
     }

@@ -24,8 +24,10 @@ use futures_util::future::{join, join3, join4};
 use futures_util::{SinkExt, TryStreamExt};
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, CopyInSink, NoTls, Statement};
 
+use super::batch::Gap;
+use super::latest::{address, not_after};
 use super::migrate::{self, Applied};
 use super::partition::{self, Range};
 use super::rows::{self, check_names};
@@ -58,14 +60,17 @@ struct Delivering {
     /// Where the cursor stands.
     seq: i64,
     width: Micros,
-    partitions: Vec<Partition>,
+    partitions: [Vec<Partition>; TABLES.len()],
     advance: Statement,
-    copy: Statement,
+    copy: [Statement; TABLES.len()],
     state: Statement,
     gap: Statement,
 }
 
-/// A partition of `metrics`.
+/// What is partitioned by time: samples of slots, and steps.
+const TABLES: [&str; 2] = ["metrics", "steps"];
+
+/// A partition of one of [`TABLES`].
 struct Partition {
     range: Range,
     /// Quoted, and qualified if need be.
@@ -177,10 +182,17 @@ impl Postgres {
     pub(super) async fn begin_ingest(&mut self, ingest: Ingest) -> Result<(), StoreError> {
         migrate::check(migrate::POSTGRES, &self.applied().await?)?;
         let client = &self.client;
-        let copy = format!("COPY metrics ({}) FROM STDIN (FORMAT binary)", pgcopy::COLUMNS.join(", "));
-        let (advance, copy, state, gap) =
-            join4(client.prepare(ADVANCE), client.prepare(&copy), client.prepare(STATE), client.prepare(GAP))
-                .await;
+        let columns = pgcopy::COLUMNS.join(", ");
+        let copy = format!("COPY metrics ({columns}) FROM STDIN (FORMAT binary)");
+        let copy_steps =
+            format!("COPY steps ({columns}, {}) FROM STDIN (FORMAT binary)", pgcopy::STEP_COLUMN);
+        let (advance, copies, state, gap) = join4(
+            client.prepare(ADVANCE),
+            join(client.prepare(&copy), client.prepare(&copy_steps)),
+            client.prepare(STATE),
+            client.prepare(GAP),
+        )
+        .await;
         let create = "INSERT INTO ingest_cursor (writer_id, seq) VALUES ($1, 0) ON CONFLICT DO NOTHING";
         client.execute(create, &[&ingest.writer]).await?;
         let query = "SELECT seq FROM ingest_cursor WHERE writer_id = $1";
@@ -196,9 +208,9 @@ impl Postgres {
             ingest,
             seq,
             width: partition::width(ingest.retention),
-            partitions: list_partitions(client).await?,
+            partitions: list_all_partitions(client).await?,
             advance: advance?,
-            copy: copy?,
+            copy: [copies.0?, copies.1?],
             state: state?,
             gap: gap?,
         });
@@ -212,30 +224,27 @@ impl Postgres {
             // The COMMIT of an earlier connection was done, and its answer lost.
             return Ok(());
         }
-        delivering.make_partitions(client, &delivery.rows, now).await?;
+        delivering.make_partitions(client, delivery, now).await?;
         let Delivering { ingest, seq, advance, copy, state, gap, .. } = &*delivering;
-        let rows = i64::try_from(delivery.rows.len()).unwrap_or(i64::MAX);
-        let values: [&(dyn ToSql + Sync); 4] = [&ingest.writer, &delivery.seq, seq, &rows];
+        let (samples, steps) = (delivery.samples(), delivery.steps());
+        let [rows, step_rows] = [samples, steps].map(|rows| i64::try_from(rows.len()).unwrap_or(i64::MAX));
+        let values: [&(dyn ToSql + Sync); 5] = [&ingest.writer, &delivery.seq, seq, &rows, &step_rows];
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
-        if delivery.rows.is_empty() {
-            let (begun, advanced) = join(client.batch_execute(begin), client.execute(advance, &values)).await;
+        let begin_and_advance = join(client.batch_execute(begin), client.execute(advance, &values));
+        if samples.is_empty() {
+            let (begun, advanced) = begin_and_advance.await;
             begun?;
             one_row(advanced?)?;
         } else {
-            let (begun, advanced, sink) = join3(
-                client.batch_execute(begin),
-                client.execute(advance, &values),
-                client.copy_in::<_, Bytes>(copy),
-            )
-            .await;
+            let ((begun, advanced), sink) =
+                join(begin_and_advance, client.copy_in::<_, Bytes>(&copy[0])).await;
             begun?;
             one_row(advanced?)?;
-            let mut sink = Box::pin(sink?);
-            for chunk in pgcopy::chunks(&delivery.rows) {
-                sink.feed(chunk).await?;
-            }
-            let copied = sink.as_mut().finish().await?;
-            assert!(copied == delivery.rows.len() as u64, "COPY counts what it was sent");
+            copy_rows(sink?, pgcopy::chunks(samples), samples.len()).await?;
+        }
+        if !steps.is_empty() {
+            let sink = client.copy_in::<_, Bytes>(&copy[1]).await?;
+            copy_rows(sink, pgcopy::step_chunks(steps), steps.len()).await?;
         }
         let (stated, recorded, committed) = join3(
             write_state(client, state, &delivery.latest),
@@ -259,11 +268,11 @@ impl Postgres {
             it.ours && retention.is_some_and(|retention| partition::expired(it.range, now, retention))
         };
         // What others have made or dropped meanwhile counts too.
-        delivering.partitions = list_partitions(client).await?;
-        let expired: Vec<String> =
-            delivering.partitions.iter().filter(|it| gone(it)).map(|it| it.table.clone()).collect();
+        delivering.partitions = list_all_partitions(client).await?;
+        let partitions = delivering.partitions.iter().flatten();
+        let expired: Vec<String> = partitions.filter(|it| gone(it)).map(|it| it.table.clone()).collect();
         for table in expired {
-            // Queries on `metrics` wait behind us while we wait: so briefly, and again in the next round.
+            // Queries on the whole table wait behind us while we wait: so briefly, and again in the next round.
             let drop = format!(
                 "BEGIN; SET LOCAL lock_timeout = '200ms'; SET LOCAL client_min_messages = warning; DROP TABLE IF EXISTS {table}; COMMIT"
             );
@@ -280,10 +289,25 @@ impl Postgres {
                 Err(error) => return Err(error.into()),
             }
         }
-        delivering.partitions = list_partitions(client).await?;
+        delivering.partitions = list_all_partitions(client).await?;
         delivering.summarize(client, now).await?;
         Ok(false)
     }
+}
+
+/// Sends one COPY's data, in chunks.
+async fn copy_rows(
+    sink: CopyInSink<Bytes>,
+    chunks: impl Iterator<Item = Bytes>,
+    rows: usize,
+) -> Result<(), StoreError> {
+    let mut sink = pin!(sink);
+    for chunk in chunks {
+        sink.feed(chunk).await?;
+    }
+    let copied = sink.as_mut().finish().await?;
+    assert!(copied == rows as u64, "COPY counts what it was sent");
+    Ok(())
 }
 
 impl Delivering {
@@ -291,36 +315,51 @@ impl Delivering {
     async fn make_partitions(
         &mut self,
         client: &Client,
-        rows: &[Sample],
+        delivery: &Delivery,
         now: Wall,
     ) -> Result<(), StoreError> {
-        if partition::missing(&ranges(&self.partitions), rows, now, self.width).is_empty() {
+        let rows = [delivery.samples(), delivery.steps()];
+        let width = self.width;
+        // Who has no steps needs no partitions for them.
+        let missing = |table: usize, existing: &[Partition]| match (table, rows[table]) {
+            (1, []) => Vec::new(),
+            (_, rows) => partition::missing(&ranges(existing), rows, now, width),
+        };
+        if self.partitions.iter().enumerate().all(|(table, existing)| missing(table, existing).is_empty()) {
             return Ok(());
         }
         client.batch_execute(&format!("BEGIN; {}", lock(LOCK_PARTITIONS))).await?;
         // Again under the lock: another writer may have made them just now.
-        let existing = list_partitions(client).await?;
-        for range in partition::missing(&ranges(&existing), rows, now, self.width) {
-            let table = partition::name(range.from);
-            // Made apart and then attached: `PARTITION OF` would lock out every reader of `metrics`. Rows are
-            // never updated and soon dropped, so nothing is gained by vacuuming them after inserts.
-            client
-                .batch_execute(&format!(
-                    "CREATE TABLE {table} (LIKE metrics INCLUDING ALL)
-                         WITH (autovacuum_vacuum_insert_threshold = -1);
-                     ALTER TABLE metrics ATTACH PARTITION {table}
-                         FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
-                    partition::unix_s(range.from),
-                    partition::unix_s(range.to)
-                ))
-                .await?;
-            log::debug!("partition {table} made");
+        let existing = list_all_partitions(client).await?;
+        for (table, (parent, existing)) in TABLES.iter().zip(&existing).enumerate() {
+            for range in missing(table, existing) {
+                make_partition(client, parent, range).await?;
+            }
         }
-        let (partitions, committed) = (list_partitions(client).await?, client.batch_execute("COMMIT").await);
+        let (partitions, committed) =
+            (list_all_partitions(client).await?, client.batch_execute("COMMIT").await);
         committed?;
         self.partitions = partitions;
         Ok(())
     }
+}
+
+/// Made apart and then attached: `PARTITION OF` would lock out every reader of the whole. Rows are never updated and
+/// soon dropped, so nothing is gained by vacuuming them after inserts.
+async fn make_partition(client: &Client, parent: &str, range: Range) -> Result<(), StoreError> {
+    let table = partition::name(parent, range.from);
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE {table} (LIKE {parent} INCLUDING ALL)
+                 WITH (autovacuum_vacuum_insert_threshold = -1);
+             ALTER TABLE {parent} ATTACH PARTITION {table}
+                 FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
+            partition::unix_s(range.from),
+            partition::unix_s(range.to)
+        ))
+        .await?;
+    log::debug!("partition {table} made");
+    Ok(())
 }
 
 impl Delivering {
@@ -329,13 +368,16 @@ impl Delivering {
     async fn summarize(&self, client: &Client, now: Wall) -> Result<(), StoreError> {
         // Twice the time between calls, so that the end of a closed partition is not forgotten.
         let since = partition::cutoff(now, Micros(2 * RETENTION_EVERY.0));
-        let recent =
-            self.partitions.iter().filter(|it| it.ours && it.range.to > since && it.range.from <= now);
+        let recent = self
+            .partitions
+            .iter()
+            .flatten()
+            .filter(|it| it.ours && it.range.to > since && it.range.from <= now);
         for Partition { table, .. } in recent {
             let summarize = format!(
                 "SELECT brin_summarize_new_values(index.indexrelid)
                  FROM pg_index AS index JOIN pg_inherits AS parent ON parent.inhrelid = index.indexrelid
-                 WHERE index.indrelid = '{table}'::regclass AND parent.inhparent = 'metrics_ts'::regclass"
+                 WHERE index.indrelid = '{table}'::regclass AND parent.inhparent IN ('metrics_ts'::regclass, 'steps_ts'::regclass)"
             );
             match client.batch_execute(&summarize).await {
                 Ok(()) => {}
@@ -376,25 +418,32 @@ fn ranges(partitions: &[Partition]) -> Vec<Range> {
     partitions.iter().map(|partition| partition.range).collect()
 }
 
-/// The partitions of `metrics`, in order of time.
-async fn list_partitions(client: &Client) -> Result<Vec<Partition>, StoreError> {
+/// The partitions of each of [`TABLES`].
+async fn list_all_partitions(client: &Client) -> Result<[Vec<Partition>; TABLES.len()], StoreError> {
+    let [metrics, steps] = TABLES.map(|table| list_partitions(client, table));
+    let (metrics, steps) = join(metrics, steps).await;
+    Ok([metrics?, steps?])
+}
+
+/// The partitions of a table, in order of time.
+async fn list_partitions(client: &Client, parent: &str) -> Result<Vec<Partition>, StoreError> {
     // The bounds are printed and parsed by the same session, so its time zone and date style do not matter.
     // An open end (MINVALUE, or a default partition) is as far as samples can be from.
     let rows = client
         .query(
-            r"SELECT coalesce(floor(extract(epoch FROM bound[1]::timestamptz))::bigint, 0),
+            &format!(r"SELECT coalesce(floor(extract(epoch FROM bound[1]::timestamptz))::bigint, 0),
                      coalesce(ceil(extract(epoch FROM bound[2]::timestamptz))::bigint, 253402304400),
                      table_name,
                      ours
               FROM (
                   SELECT regexp_match(pg_get_expr(relpartbound, oid), 'FROM \(''?(.+?)''?\) TO \(''?(.+?)''?\)') AS raw,
                          oid::regclass::text AS table_name,
-                         relname ~ '^metrics_\d{8}_\d{4,6}$' AS ours
+                         relname ~ '^{parent}_\d{{8}}_\d{{4,6}}$' AS ours
                   FROM pg_class
-                  WHERE oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'metrics'::regclass)
+                  WHERE oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = '{parent}'::regclass)
               ) AS partitions,
               LATERAL (SELECT ARRAY[nullif(raw[1], 'MINVALUE'), nullif(raw[2], 'MAXVALUE')] AS bound) AS bounds
-              ORDER BY 1",
+              ORDER BY 1"),
             &[],
         )
         .await?;
@@ -414,10 +463,13 @@ async fn write_state(client: &Client, statement: &Statement, latest: &[Sample]) 
     }
     let ids: Vec<i32> = latest.iter().map(|row| row.endpoint_id.0).collect();
     let ts: Vec<_> = latest.iter().map(|row| timestamp(row.ts)).collect();
-    let codes: [Vec<i16>; 3] = [
+    let not_after: Vec<_> = latest.iter().map(|row| not_after(row).map(timestamp)).collect();
+    let addresses: Vec<_> = latest.iter().map(address).collect();
+    let codes: [Vec<i16>; 4] = [
         latest.iter().map(|row| row.outcome as i16).collect(),
         latest.iter().map(|row| row.reason).collect(),
         latest.iter().map(|row| row.status).collect(),
+        latest.iter().map(|row| row.detail.tls_cipher.cast_signed()).collect(),
     ];
     let phase =
         |phase: usize| -> Vec<i32> { latest.iter().map(|row| row.phases.as_array()[phase]).collect() };
@@ -427,8 +479,8 @@ async fn write_state(client: &Client, statement: &Statement, latest: &[Sample]) 
         .execute(
             statement,
             &[
-                &ids, &ts, &codes[0], &codes[1], &codes[2], &phases[0], &phases[1], &phases[2], &phases[3],
-                &phases[4], &total_us,
+                &ids, &ts, &not_after, &addresses, &phases[0], &phases[1], &phases[2], &phases[3],
+                &phases[4], &total_us, &codes[0], &codes[1], &codes[2], &codes[3],
             ],
         )
         .await?;
@@ -446,10 +498,12 @@ async fn write_gaps(
     }
     let from: Vec<_> = delivery.gaps.iter().map(|gap| timestamp(gap.from)).collect();
     let to: Vec<_> = delivery.gaps.iter().map(|gap| timestamp(gap.to)).collect();
-    let rows: Vec<i64> =
-        delivery.gaps.iter().map(|gap| i64::try_from(gap.rows).unwrap_or(i64::MAX)).collect();
+    let counts = |count: fn(&Gap) -> u64| -> Vec<i64> {
+        delivery.gaps.iter().map(|gap| i64::try_from(count(gap)).unwrap_or(i64::MAX)).collect()
+    };
+    let (rows, steps) = (counts(|gap| gap.rows), counts(|gap| gap.steps));
     let reason: Vec<&str> = delivery.gaps.iter().map(|gap| gap.reason.name()).collect();
-    client.execute(statement, &[&ingest.writer, &from, &to, &rows, &reason]).await?;
+    client.execute(statement, &[&ingest.writer, &from, &to, &rows, &steps, &reason]).await?;
     Ok(())
 }
 
@@ -458,30 +512,33 @@ fn timestamp(at: Wall) -> std::time::SystemTime {
     UNIX_EPOCH + Duration::from_micros(at.0.max(0).unsigned_abs())
 }
 
-const ADVANCE: &str = "UPDATE ingest_cursor SET seq = $2, rows = rows + $4, updated_at = now()
+const ADVANCE: &str =
+    "UPDATE ingest_cursor SET seq = $2, rows = rows + $4, steps = steps + $5, updated_at = now()
     WHERE writer_id = $1 AND seq = $3";
 
-const STATE: &str = "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, outcome, failure, status,
-        resolve_us, connect_us, tls_us, processing_us, transfer_us, total_us)
-    SELECT endpoint_id, ts, ts, outcome, failure, status, resolve_us, connect_us, tls_us, processing_us,
-        transfer_us, total_us
-    FROM UNNEST($1::integer[], $2::timestamptz[], $3::smallint[], $4::smallint[], $5::smallint[],
-        $6::integer[], $7::integer[], $8::integer[], $9::integer[], $10::integer[], $11::integer[])
-        AS latest (endpoint_id, ts, outcome, failure, status, resolve_us, connect_us, tls_us, processing_us,
-        transfer_us, total_us)
+const STATE: &str =
+    "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, tls_not_after, address, resolve_us,
+        connect_us, tls_us, processing_us, transfer_us, total_us, outcome, failure, status, tls_cipher)
+    SELECT endpoint_id, ts, ts, tls_not_after, address::inet, resolve_us, connect_us, tls_us, processing_us,
+        transfer_us, total_us, outcome, failure, status, tls_cipher
+    FROM UNNEST($1::integer[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::integer[], $6::integer[],
+        $7::integer[], $8::integer[], $9::integer[], $10::integer[], $11::smallint[], $12::smallint[],
+        $13::smallint[], $14::smallint[])
+        AS latest (endpoint_id, ts, tls_not_after, address, resolve_us, connect_us, tls_us, processing_us,
+        transfer_us, total_us, outcome, failure, status, tls_cipher)
     ON CONFLICT (endpoint_id) DO UPDATE
     SET ts = excluded.ts,
         since = CASE WHEN state.outcome = excluded.outcome THEN state.since ELSE excluded.ts END,
-        outcome = excluded.outcome, failure = excluded.failure, status = excluded.status,
-        resolve_us = excluded.resolve_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
-        processing_us = excluded.processing_us, transfer_us = excluded.transfer_us,
-        total_us = excluded.total_us
+        tls_not_after = excluded.tls_not_after, address = excluded.address, resolve_us = excluded.resolve_us,
+        connect_us = excluded.connect_us, tls_us = excluded.tls_us, processing_us = excluded.processing_us,
+        transfer_us = excluded.transfer_us, total_us = excluded.total_us, outcome = excluded.outcome,
+        failure = excluded.failure, status = excluded.status, tls_cipher = excluded.tls_cipher
     WHERE state.ts < excluded.ts";
 
-const GAP: &str = "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, reason)
-    SELECT $1, from_ts, to_ts, rows, reason
-    FROM UNNEST($2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::text[])
-        AS gaps (from_ts, to_ts, rows, reason)";
+const GAP: &str = "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, steps, reason)
+    SELECT $1, from_ts, to_ts, rows, steps, reason
+    FROM UNNEST($2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::text[])
+        AS gaps (from_ts, to_ts, rows, steps, reason)";
 
 /// One piece of text for each column of an endpoint but those that are left out.
 fn columns(without: &str, text: impl Fn(&str, Kind) -> String) -> String {

@@ -21,7 +21,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::batch::{Batch, Gap, GapReason};
+use super::batch::{Batch, Gap, GapReason, slots};
 use crate::config::BATCH_DIVISIONS_MAX;
 use crate::sample::Sample;
 
@@ -50,7 +50,9 @@ impl Refused {
         }
         self.divisions += 1;
         let (first, second) = rows.split_at(rows.len() / 2);
-        let slots: HashSet<_> = first.iter().map(|row| (row.endpoint_id, row.ts)).collect();
+        // A step has the slot of its sample, which may be in the other half.
+        let samples = first.iter().filter(|row| row.detail.step == 0);
+        let slots: HashSet<_> = samples.map(|row| (row.endpoint_id, row.ts)).collect();
         let (latest_first, latest_second) =
             latest.iter().partition(|row| slots.contains(&(row.endpoint_id, row.ts)));
         self.parts.push_back(Part { rows: first.to_vec(), latest: latest_first });
@@ -67,9 +69,14 @@ impl Refused {
         part
     }
 
-    /// Rows that wait.
+    /// Rows that wait, steps among them.
     pub(crate) fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.rows.len()).sum()
+    }
+
+    /// The same without steps.
+    pub(crate) fn slots(&self) -> u64 {
+        self.parts.iter().map(|part| slots(&part.rows)).sum()
     }
 }
 
@@ -122,7 +129,7 @@ mod tests {
     fn one_row_among_many_is_found_in_as_many_steps_as_the_length_has_bits() {
         for bad in [0, 1, 12_345, 24_998, 24_999] {
             let fate = deliver(rows(25_000), |ts| ts == bad);
-            let gap = Gap { from: Wall(bad), to: Wall(bad), rows: 1, reason: GapReason::Rejected };
+            let gap = Gap { from: Wall(bad), to: Wall(bad), rows: 1, steps: 0, reason: GapReason::Rejected };
             assert_eq!((fate.gaps, fate.stored.len()), (vec![gap], 24_999));
             assert!(fate.refusals <= 16, "{}", fate.refusals);
         }
@@ -136,6 +143,20 @@ mod tests {
             assert_eq!(fate.gaps.iter().map(|gap| gap.rows).sum::<u64>(), count.unsigned_abs());
             assert!(fate.refusals <= 2 * BATCH_DIVISIONS_MAX + 1, "{}", fate.refusals);
         }
+    }
+
+    #[test]
+    fn a_state_goes_with_its_sample_and_not_with_a_step_of_it() {
+        let sample = rows(1)[0];
+        let mut step = sample;
+        step.detail.step = 1;
+        let mut refused = Refused::default();
+        assert_eq!(refused.divide(&[step, sample], &[sample]), None);
+        assert_eq!((refused.rows(), refused.slots()), (2, 1));
+        assert_eq!(refused.take(), Some(Part { rows: vec![step], latest: Vec::new() }));
+        assert_eq!(refused.take(), Some(Part { rows: vec![sample], latest: vec![sample] }));
+        let gap = refused.divide(&[step], &[]).unwrap();
+        assert_eq!((gap.rows, gap.steps), (0, 1));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use super::latest::{address, not_after};
 use super::migrate::{self, Applied};
 use super::rows::{self, check_names};
 use super::store::{Delivery, Ingest};
@@ -168,12 +169,16 @@ impl Sqlite {
         self.run(move |connection| {
             // Rows lie in order of arrival, which is the order of time but for a few seconds: what is past
             // its retention is at the front, and no index is needed to find it.
-            let deleted = connection.execute(
-                "DELETE FROM metrics
-                 WHERE rowid IN (SELECT rowid FROM metrics ORDER BY rowid LIMIT ?1) AND ts < ?2",
-                params![RETENTION_SLICE_ROWS, cutoff.0],
-            )?;
-            Ok(deleted == usize::try_from(RETENTION_SLICE_ROWS).unwrap_or(usize::MAX))
+            let mut more = false;
+            for table in ["metrics", "steps"] {
+                let delete = format!(
+                    "DELETE FROM {table}
+                     WHERE rowid IN (SELECT rowid FROM {table} ORDER BY rowid LIMIT ?1) AND ts < ?2"
+                );
+                let deleted = connection.execute(&delete, params![RETENTION_SLICE_ROWS, cutoff.0])?;
+                more |= deleted == usize::try_from(RETENTION_SLICE_ROWS).unwrap_or(usize::MAX);
+            }
+            Ok(more)
         })
         .await
     }
@@ -252,30 +257,41 @@ fn deliver(
 ) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
-        let stored_rows = i64::try_from(delivery.rows.len()).unwrap_or(i64::MAX);
+        let count = |rows: &[Sample]| i64::try_from(rows.len()).unwrap_or(i64::MAX);
         let advanced = transaction
             .prepare_cached(
-                "INSERT INTO ingest_cursor AS cursor (writer_id, seq, rows, updated_at) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO ingest_cursor AS cursor (writer_id, seq, rows, steps, updated_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (writer_id) DO UPDATE
-                 SET seq = excluded.seq, rows = cursor.rows + excluded.rows, updated_at = excluded.updated_at
+                 SET seq = excluded.seq, rows = cursor.rows + excluded.rows, steps = cursor.steps + excluded.steps,
+                     updated_at = excluded.updated_at
                  WHERE cursor.seq < excluded.seq",
             )?
-            .execute(params![writer, delivery.seq, stored_rows, now.0])?;
+            .execute(params![
+                writer,
+                delivery.seq,
+                count(delivery.samples()),
+                count(delivery.steps()),
+                now.0
+            ])?;
         if advanced == 0 {
             // An earlier attempt was committed after its deadline.
             return Ok(());
         }
-        insert_samples(&transaction, &delivery.rows)?;
+        insert_samples(&transaction, "metrics", &pgcopy::COLUMNS, delivery.samples())?;
+        let step_columns = [&pgcopy::COLUMNS[..], &[pgcopy::STEP_COLUMN]].concat();
+        insert_samples(&transaction, "steps", &step_columns, delivery.steps())?;
         let mut state = transaction.prepare_cached(
-            "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, outcome, failure, status, resolve_us,
-                 connect_us, tls_us, processing_us, transfer_us, total_us)
-             VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+            "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, tls_not_after, address, resolve_us,
+                 connect_us, tls_us, processing_us, transfer_us, total_us, outcome, failure, status, tls_cipher)
+             VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
              ON CONFLICT (endpoint_id) DO UPDATE
              SET since = iif(state.outcome = excluded.outcome, state.since, excluded.ts), ts = excluded.ts,
-                 outcome = excluded.outcome, failure = excluded.failure, status = excluded.status,
+                 tls_not_after = excluded.tls_not_after, address = excluded.address,
                  resolve_us = excluded.resolve_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
                  processing_us = excluded.processing_us, transfer_us = excluded.transfer_us,
-                 total_us = excluded.total_us
+                 total_us = excluded.total_us, outcome = excluded.outcome, failure = excluded.failure,
+                 status = excluded.status, tls_cipher = excluded.tls_cipher
              WHERE state.ts < excluded.ts",
         )?;
         for row in &delivery.latest {
@@ -283,56 +299,78 @@ fn deliver(
             state.execute(params![
                 row.endpoint_id.0,
                 row.ts.0,
-                row.outcome as i16,
-                row.reason,
-                row.status,
+                not_after(row).map(|at| at.0),
+                address(row),
                 resolve_us,
                 connect_us,
                 tls_us,
                 processing_us,
                 transfer_us,
-                row.total_us
+                row.total_us,
+                row.outcome as i16,
+                row.reason,
+                row.status,
+                row.detail.tls_cipher.cast_signed()
             ])?;
         }
         let mut gaps = transaction.prepare_cached(
-            "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, reason, recorded_at)
-             VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, steps, reason, recorded_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
         )?;
         for gap in &delivery.gaps {
-            let rows = i64::try_from(gap.rows).unwrap_or(i64::MAX);
-            gaps.execute(params![writer, gap.from.0, gap.to.0, rows, gap.reason.name(), now.0])?;
+            let [rows, steps] = [gap.rows, gap.steps].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+            gaps.execute(params![writer, gap.from.0, gap.to.0, rows, steps, gap.reason.name(), now.0])?;
         }
     }
     transaction.commit()?;
     Ok(())
 }
 
-fn insert_samples(connection: &Connection, rows: &[Sample]) -> Result<(), StoreError> {
-    let columns = pgcopy::COLUMNS.join(", ");
-    let values = pgcopy::COLUMNS.map(|_| "?").join(", ");
+/// `columns`: those of a sample, with or without that of a step.
+fn insert_samples(
+    connection: &Connection,
+    table: &str,
+    columns: &[&str],
+    rows: &[Sample],
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let names = columns.join(", ");
+    let values = vec!["?"; columns.len()].join(", ");
     let mut insert =
-        connection.prepare_cached(&format!("INSERT INTO metrics ({columns}) VALUES ({values})"))?;
+        connection.prepare_cached(&format!("INSERT INTO {table} ({names}) VALUES ({values})"))?;
     for row in rows {
+        let (address_hi, address_lo) = pgcopy::address_halves(row.detail.address);
         let [resolve_us, connect_us, tls_us, processing_us, transfer_us] = row.phases.as_array();
-        insert.execute(params![
+        let values: [i64; pgcopy::COLUMNS.len() + 1] = [
             row.ts.0,
-            row.endpoint_id.0,
-            row.lag_us,
-            resolve_us,
-            connect_us,
-            tls_us,
-            processing_us,
-            transfer_us,
-            row.total_us,
-            row.agent_us,
-            row.bytes_in,
-            row.bytes_out,
-            row.cpu_ns,
-            row.status,
-            row.outcome as i16,
-            row.reason,
-            row.flags.0
-        ])?;
+            address_hi,
+            address_lo,
+            row.endpoint_id.0.into(),
+            row.lag_us.into(),
+            resolve_us.into(),
+            connect_us.into(),
+            tls_us.into(),
+            processing_us.into(),
+            transfer_us.into(),
+            row.total_us.into(),
+            row.agent_us.into(),
+            row.bytes_in.into(),
+            row.bytes_out.into(),
+            row.cpu_ns.into(),
+            row.flags.0.into(),
+            row.status.into(),
+            (row.outcome as i16).into(),
+            row.reason.into(),
+            row.detail.tls_cipher.cast_signed().into(),
+            row.detail.pattern.into(),
+            row.detail.redirects.into(),
+            row.detail.attempt.into(),
+            (row.detail.body as u8).into(),
+            row.detail.step.into(),
+        ];
+        insert.execute(rusqlite::params_from_iter(&values[..columns.len()]))?;
     }
     Ok(())
 }

@@ -44,12 +44,39 @@ pub struct Upserted {
 pub(super) struct Delivery {
     /// Counts up, per writer; what makes a delivery recognisable when it comes again.
     pub(super) seq: i64,
-    /// For `metrics`; may be empty if there are gaps to record.
-    pub(super) rows: Vec<Sample>,
+    /// For `metrics`, and behind them for `steps`; may be empty if there are gaps to record.
+    rows: Vec<Sample>,
+    /// How many are for `metrics`.
+    slots: usize,
     /// For `endpoint_state`.
     pub(super) latest: Vec<Sample>,
     /// For `ingest_gaps`.
     pub(super) gaps: Vec<Gap>,
+}
+
+impl Delivery {
+    /// Sorts the rows by where they go.
+    pub(super) fn new(seq: i64, mut rows: Vec<Sample>, latest: Vec<Sample>, gaps: Vec<Gap>) -> Self {
+        // Stable: rows stay in order of time, nearly.
+        rows.sort_by_key(|row| row.detail.step != 0);
+        let slots = rows.partition_point(|row| row.detail.step == 0);
+        Self { seq, rows, slots, latest, gaps }
+    }
+
+    /// All rows.
+    pub(super) fn rows(&self) -> &[Sample] {
+        &self.rows
+    }
+
+    /// Rows for `metrics`.
+    pub(super) fn samples(&self) -> &[Sample] {
+        &self.rows[..self.slots]
+    }
+
+    /// Rows for `steps`.
+    pub(super) fn steps(&self) -> &[Sample] {
+        &self.rows[self.slots..]
+    }
 }
 
 /// Who delivers, and how samples are kept.

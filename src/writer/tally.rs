@@ -29,6 +29,7 @@ pub struct Tally {
     up: u64,
     down: u64,
     missed: u64,
+    steps: u64,
     /// By code of failure or miss reason; 0 is "up".
     reasons: Box<[u64; CODES]>,
     bytes_in: u64,
@@ -64,6 +65,7 @@ impl Tally {
             up: 0,
             down: 0,
             missed: 0,
+            steps: 0,
             reasons: Box::new([0; CODES]),
             bytes_in: 0,
             bytes_out: 0,
@@ -74,8 +76,12 @@ impl Tally {
         }
     }
 
-    /// Counts one sample.
+    /// Counts one sample; a step is counted as such, and nothing else of it: its times are in its sample's.
     pub fn record(&mut self, sample: &Sample) {
+        if sample.detail.step != 0 {
+            self.steps += 1;
+            return;
+        }
         self.lag_us.record(sample.lag_us);
         if let Some(count) = usize::try_from(sample.reason).ok().and_then(|code| self.reasons.get_mut(code)) {
             *count += 1;
@@ -127,6 +133,12 @@ impl Tally {
     #[must_use]
     pub const fn missed(&self) -> u64 {
         self.missed
+    }
+
+    /// Hops and attempts of probes that had several.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Bytes received above TCP.
@@ -269,6 +281,10 @@ mod tests {
         tally.record(&probed(5, Some(Failure::Reset)));
         tally.record(&missed(40));
         tally.record(&missed(40));
+        let mut step = probed(5, Some(Failure::Reset));
+        step.detail.step = 2;
+        tally.record(&step);
+        assert_eq!(tally.steps(), 1);
         assert_eq!((tally.due(), tally.sampled(), tally.missed()), (1003, 1001, 2));
         assert_eq!((tally.up(), tally.down()), (1000, 1));
         assert_eq!(tally.failures().collect::<Vec<_>>(), [(Failure::Reset, 1)]);
