@@ -216,13 +216,17 @@ impl Exchange {
         Some(output.into())
     }
 
-    /// The connection stands; what was to be sent first is on its way.
+    /// The connection stands, as we see at `seen`; what was to be sent first is on its way.
     ///
-    /// Nothing promises that this completion is seen before those of the bytes that followed: then they have
-    /// said so already.
-    pub fn connected(&mut self, at: Mono) {
+    /// The handshake's end has no stamp of the kernel's, but the kernel knows how long it took: what it took us to
+    /// notice is ours. Nothing promises that this completion is seen before those of the bytes that followed: then
+    /// they have said so already.
+    pub fn connected(&mut self, round_trip: Option<Micros>, seen: Mono) {
         if self.connected.is_none() {
-            self.connect_at(at.max(self.started));
+            let seen = seen.max(self.started);
+            let stood = round_trip.map_or(seen, |span| (self.started + span).min(seen));
+            self.waited_ns += seen.nanos_since(stood);
+            self.connect_at(stood);
         }
     }
 

@@ -74,7 +74,7 @@ fn run(plan: &Plan, probe: &mut Probe, steps: &[Step]) -> Option<Ending> {
     let (exchange, profile) = (exchange(probe), &plan.profile);
     steps.iter().find_map(|step| match *step {
         Connect(us) => {
-            exchange.connected(at(us));
+            exchange.connected(None, at(us));
             None
         }
         Bytes(bytes, arrived, seen) => {
@@ -402,7 +402,7 @@ fn every_way_to_break_has_its_class_in_every_stage() {
 fn agent_delay_is_waiting_and_processor_time() {
     let plan = plan();
     let mut probe = start(&plan, false);
-    exchange(&mut probe).connected(at(100));
+    exchange(&mut probe).connected(None, at(100));
     probe.charge(1_500);
     exchange(&mut probe).sent(18);
     let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(300), 340)]).unwrap();
@@ -411,6 +411,26 @@ fn agent_delay_is_waiting_and_processor_time() {
     assert_eq!((sample.bytes_out, sample.bytes_in), (118, i32::try_from(WHOLE.len()).unwrap()));
     assert_eq!((sample.ts, sample.endpoint_id, sample.lag_us), (Wall(5), EndpointId(7), 3));
     assert_eq!((sample.status, sample.outcome, sample.total_us), (200, Outcome::Up, 300));
+}
+
+#[test]
+fn a_handshake_ends_when_the_kernel_says_and_not_when_we_look() {
+    let plan = plan();
+    for (round_trip_us, expected) in
+        [(None, ([250, 50, 0], 10)), (Some(100), ([100, 200, 0], 160)), (Some(900), ([250, 50, 0], 10))]
+    {
+        let mut probe = start(&plan, false);
+        exchange(&mut probe).connected(round_trip_us.map(Micros), at(250));
+        let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(300), 310)]).unwrap();
+        let sample = sample(&plan, probe, ending, 0);
+        let Phases { connect_us, processing_us, transfer_us, .. } = sample.phases;
+        assert_eq!(
+            ([connect_us, processing_us, transfer_us], sample.agent_us),
+            expected,
+            "{round_trip_us:?}"
+        );
+        holds(&sample);
+    }
 }
 
 #[test]
@@ -457,7 +477,7 @@ proptest! {
             let exchange = exchange(&mut probe);
             ending = match event {
                 Event::Connect => {
-                    exchange.connected(seen);
+                    exchange.connected(None, seen);
                     None
                 }
                 Event::Bytes(bytes, stamp) => {

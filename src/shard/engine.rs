@@ -99,7 +99,10 @@ pub struct NoSocket;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The handshake is done.
-    Connected,
+    Connected {
+        /// How long the kernel says that it took, if nothing was lost on the way; its completion may be seen late.
+        round_trip: Option<Micros>,
+    },
     /// So many bytes have left: all that one call asked to send.
     Sent(u64),
     /// Bytes, with the time at which the kernel had them.
@@ -429,7 +432,7 @@ impl Engine {
                         self.resolver.answered(query, bytes, arrived.unwrap_or(seen).min(seen), seen);
                     }
                     Event::Broken(_) => self.resolver.failed(query, seen),
-                    Event::Connected | Event::Sent(_) | Event::Released => return None,
+                    Event::Connected { .. } | Event::Sent(_) | Event::Released => return None,
                 }
                 self.dns_stirred = true;
                 None
@@ -465,8 +468,8 @@ impl Engine {
         let profile = &watched.plan.profile;
         let exchange = flight.probe.exchange().expect("a probe on a connection has an exchange");
         let ending = match event {
-            Event::Connected => {
-                exchange.connected(seen);
+            Event::Connected { round_trip } => {
+                exchange.connected(round_trip, seen);
                 None
             }
             Event::Sent(bytes) => {

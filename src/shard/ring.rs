@@ -57,7 +57,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 use super::engine::{Close, ConnId, Event, NoSocket, Route, Wire};
-use crate::clock::{Mono, Reading};
+use crate::clock::{Micros, Mono, Reading};
 use crate::config;
 use crate::dns::Transport;
 use crate::probe::{Broken, Source};
@@ -354,7 +354,10 @@ impl Sockets {
             });
         }
         match (op, completion.result) {
-            (Op::Connect, 0) => Some(Event::Connected),
+            (Op::Connect, 0) => {
+                let round_trip = socket.fd.as_ref().and_then(handshake_time);
+                Some(Event::Connected { round_trip })
+            }
             // With MSG_WAITALL the kernel sends all of it or fails; less than all is a failure half-way.
             (Op::Send, 0..) if u64::from(completion.result.unsigned_abs()) == asked_bytes => {
                 if let Some(bytes) = socket.unsent.take() {
@@ -650,6 +653,28 @@ fn set_option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> Result<(
     } else {
         Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
     }
+}
+
+/// How long a TCP handshake took, by the kernel's first estimate of the round-trip time (`tcp_info`, `tcpi_rtt`);
+/// `None` if something had to be sent again, because then it is not that, and on datagram sockets.
+fn handshake_time(socket: &OwnedFd) -> Option<Micros> {
+    // The head of `struct tcp_info` (linux/tcp.h), whose layout is the kernel's promise.
+    const RTT_AT: usize = 68;
+    const TOTAL_RETRANS_AT: usize = 100;
+    let mut info = [0_u8; TOTAL_RETRANS_AT + 4];
+    let mut length = libc::socklen_t::try_from(info.len()).expect("it is 104");
+    // SAFETY: the buffer is a local of the length that is passed, and the kernel writes no more than that.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let whole = result == 0 && length as usize == info.len();
+    (whole && word(&info, TOTAL_RETRANS_AT) == 0).then(|| Micros(word(&info, RTT_AT).into()))
 }
 
 /// `IP_LOCAL_PORT_RANGE` (`ip(7)`, Linux 6.3), which libc does not name yet.

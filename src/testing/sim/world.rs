@@ -560,7 +560,7 @@ impl World {
         let event = match completion {
             Completion::Connected => {
                 self.wire.trail.note(seen, Note::Connected(key));
-                Event::Connected
+                Event::Connected { round_trip: None }
             }
             Completion::Sent(bytes) => {
                 self.wire.trail.note(seen, Note::Sent(key, *bytes));
