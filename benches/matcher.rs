@@ -4,6 +4,7 @@
 //! end: every byte is looked at. Next to each other: the tiers, `regex::bytes` on the whole body (which may look
 //! from behind and skip inner texts), and a bare table loop that does nothing but load.
 
+use std::io::{self, Write};
 use std::sync::{Arc, LazyLock};
 
 use divan::counter::BytesCount;
@@ -27,7 +28,7 @@ fn main() {
             }
             Err(error) => error.to_string(),
         };
-        println!("{name}: {what}");
+        writeln!(io::stdout(), "{name}: {what}").expect("standard output takes it");
     }
     divan::main();
 }

@@ -1,11 +1,15 @@
 //! The matcher at its boundary: patterns and bodies in, verdicts out, against a naive reference, the `regex` crate
 //! and Python's own answers.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests, helpers included; seeds are printed")]
+
 #[path = "support/naive.rs"]
 mod naive;
 
 use ringprobe::clock::Mono;
-use ringprobe::matcher::{self, Budgets, Certainty, Compiler, Matcher, Node, Patterns, Verdict};
+use ringprobe::matcher::{
+    self, Budgets, Certainty, Charset, Compiler, Matcher, Node, Patterns, Transcoder, Verdict,
+};
 
 /// The pattern that the matcher was made for.
 const FOUNDING: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
@@ -368,9 +372,8 @@ fn the_regex_crate_says_the_same_and_so_do_both_compilers() {
             let difference = determinized.difference(&derived);
             assert_eq!(difference, None, "{source}: the compilers differ");
             assert!(determinized == derived, "{source}: equal languages in two forms");
-            assert_eq!(
+            assert!(
                 determinized.difference(&derived.complement()).is_some(),
-                true,
                 "{source}: a complement is equal"
             );
             equal += 1;
@@ -390,4 +393,277 @@ fn the_regex_crate_says_the_same_and_so_do_both_compilers() {
     }
     println!("{equal} automata were equal; {found} of {compared} pairs match");
     assert!(equal * 20 > compared && found * 10 > compared);
+}
+
+/// A cell of the documentation's table: a text with `\n` and `\xHH` for bytes.
+fn bytes_of(cell: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = cell.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let (byte, taken) = match (byte, after) {
+            (b'\\', [b'n', ..]) => (b'\n', 1),
+            (b'\\', [b'x', high, low, ..]) => {
+                let digits = [*high, *low];
+                (u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap(), 3)
+            }
+            _ => (*byte, 0),
+        };
+        bytes.push(byte);
+        rest = &after[taken..];
+    }
+    bytes
+}
+
+#[test]
+fn what_the_documentation_shows_is_so() {
+    let mut random = Random::seeded();
+    let path = format!("{}/docs/patterns.md", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut seen = 0;
+    for line in text.lines() {
+        let (line, expected) = match (line.strip_suffix("` | yes |"), line.strip_suffix("` | no |")) {
+            (Some(line), _) => (line, true),
+            (_, Some(line)) => (line, false),
+            _ => continue,
+        };
+        let (pattern, body) = line.strip_prefix("| `").unwrap().split_once("` | `").unwrap();
+        let matcher = Compiler::new(Budgets::default()).compile(&required(pattern)).unwrap();
+        let (verdict, _) = verdict(&matcher, &bytes_of(body), &mut random);
+        assert_eq!(is_found(verdict), expected, "{pattern} on {body}");
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen} examples");
+    for (pattern, bytes) in [(r"\d{4}-\d\d-\d\d", 500..2_000), (r"(?u)\d{4}-\d\d-\d\d", 20_000..34_000)] {
+        let matcher = Compiler::new(Budgets::default()).compile(&required(pattern)).unwrap();
+        assert!(bytes.contains(&matcher.bytes()), "{pattern} takes {} bytes", matcher.bytes());
+    }
+}
+
+#[test]
+fn several_patterns_are_judged_together() {
+    let mut random = Random::seeded();
+    let mut compiler = Compiler::new(Budgets::default());
+    let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let mut check =
+        |required: &[&str], forbidden: &[&str], body: &str, expected: Verdict, certain_after: u64| {
+            let patterns = Patterns { body_match: list(required), body_forbid: list(forbidden) };
+            let matcher = compiler.compile(&patterns).unwrap();
+            let found = verdict(&matcher, body.as_bytes(), &mut random);
+            assert_eq!(found, (expected, certain_after), "{patterns:?} on {body}");
+        };
+    check(&[], &[], "anything", Verdict::Matched, 0);
+    check(&[""], &[], "", Verdict::Matched, 0);
+    check(&["one", "two"], &[], "two one three", Verdict::Matched, 7);
+    check(&["one", "two", "four"], &[], "two one three", Verdict::Missing { pattern: 2 }, 13);
+    check(&["four", "five"], &[], "two one three", Verdict::Missing { pattern: 0 }, 13);
+    // The first to be certain is told, and not the first of the list.
+    check(&["four", "^five"], &[], "two one three", Verdict::Missing { pattern: 1 }, 1);
+    check(&["one"], &["error", "fatal"], "one fatal error", Verdict::Forbidden { pattern: 1 }, 9);
+    check(&["none"], &["error", "fatal"], "one fatal error", Verdict::Forbidden { pattern: 1 }, 9);
+    check(&["one"], &["error"], "one", Verdict::Matched, 3);
+    check(&["one"], &["error$"], "one error\n", Verdict::Forbidden { pattern: 0 }, 10);
+    check(&["one"], &["^error", "^fatal"], "no, one", Verdict::Matched, 7);
+    check(&["^(?=.*a)(?!.*b)c"], &["^(?=.*a)(?!.*b)d"], "c, a", Verdict::Matched, 4);
+    // More conjuncts than stand in a scan, and more than walk abreast.
+    check(&["a", "b", "c", "d", "e", "f"], &["x", "y", "z"], "fedcba", Verdict::Matched, 6);
+    check(
+        &["a+b", "b+c", "c+d", "d+e", "e+f", "f+g"],
+        &["[xy]z"],
+        "abcdefg xz",
+        Verdict::Forbidden { pattern: 0 },
+        10,
+    );
+}
+
+/// Long bodies, in which tables skip, stop skipping, and walk abreast: cut anywhere, the same byte is certain.
+#[test]
+fn skipping_and_walking_abreast_change_nothing() {
+    let mut random = Random::seeded();
+    let mut compiler = Compiler::new(Budgets::default());
+    let choices = [
+        "needle",
+        "<title>[^<]*x",
+        "^(?=.*you)(?!.*forbidden).*hall$",
+        r"(?s)a.*zz",
+        r"\bq\w+k\b",
+        r"(?:ab|cd)e",
+        "nee",
+    ];
+    let words = [
+        "needl",
+        "needle",
+        "<title>",
+        "x",
+        "you ",
+        "forbidden",
+        " hall",
+        "a",
+        "z",
+        " quack ",
+        "abe",
+        "\n",
+        "nneedle",
+    ];
+    for _ in 0..300 {
+        let mut pick =
+            |count: usize| (0..count).map(|_| random.pick(&choices).to_owned()).collect::<Vec<_>>();
+        let patterns = Patterns { body_match: pick(3), body_forbid: pick(3) };
+        let matcher = compiler.compile(&patterns).unwrap();
+        let mut body = Vec::new();
+        let length = 1 + random.below(60_000);
+        while body.len() < length {
+            match random.below(40) {
+                0 => body.extend(random.pick(&words).bytes()),
+                1 => body.extend(std::iter::repeat_n(b'-', random.below(20_000))),
+                _ => body.extend(std::iter::repeat_n(b"n<ya z\n"[random.below(7)], random.below(8))),
+            }
+        }
+        let found = verdict(&matcher, &body, &mut random);
+        let is_in = |pattern: &str| {
+            let alone = compiler_free(pattern);
+            alone.accepts(&body)
+        };
+        let all = patterns.body_match.iter().all(|pattern| is_in(pattern));
+        let none = !patterns.body_forbid.iter().any(|pattern| is_in(pattern));
+        assert_eq!(found.0 == Verdict::Matched, all && none, "{patterns:?}");
+    }
+}
+
+/// The automaton of a pattern, neither split nor packed.
+fn compiler_free(pattern: &str) -> matcher::Dfa {
+    matcher::automaton(&tree(pattern), true, &Budgets::default()).unwrap()
+}
+
+#[test]
+fn equal_patterns_and_equal_languages_are_shared() {
+    let mut compiler = Compiler::new(Budgets::default());
+    let first = compiler.compile(&required(r"a[0-9]+b")).unwrap();
+    let bytes = compiler.bytes_total();
+    assert!(bytes > 0 && bytes == first.bytes());
+    let again = compiler.compile(&required(r"a[0-9]+b")).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &again));
+    // Other texts of the same meaning, one of them through the other compiler.
+    for same in [r"a\d\d*b", r"(?:a\d+b|a\d+b)", r"(?=a\d+b)a\d"] {
+        let same = compiler.compile(&required(same)).unwrap();
+        assert_eq!((same.states(), compiler.bytes_total()), (first.states(), bytes));
+    }
+    compiler.compile(&required("else")).unwrap();
+    assert!(compiler.bytes_total() > bytes);
+    compiler.forget_unused();
+    assert_eq!(compiler.bytes_total(), bytes);
+    drop((first, again));
+    compiler.forget_unused();
+    assert_eq!(compiler.bytes_total(), 0);
+}
+
+#[test]
+fn what_is_too_large_is_lazy_or_refused() {
+    let compile = |pattern: &str| Compiler::new(Budgets::default()).compile(&required(pattern));
+    let gap = compile(r#""id":".{1,200}"active":true"#).unwrap();
+    assert_eq!(gap.tier(), Some(matcher::Tier::Lazy));
+    let refused = [
+        (r"(?<=a.{40})b(?=.{40}c)", "{40}"),
+        (r"(?:(?:a{1,900}){1,900}){1,900}", "{1,900}"),
+        (r"(?!(?:a|b).{30}c)(?:a|b).{30}d", "{30}"),
+    ];
+    for (pattern, repeat) in refused {
+        let error = compile(pattern).expect_err(pattern);
+        assert!(error.message.contains("over budget"), "{pattern}: {error}");
+        assert!(
+            pattern[error.offset..].starts_with(repeat) && error.message.contains(repeat),
+            "{pattern}: {error}"
+        );
+    }
+    let small = Budgets { tables_bytes_max: 10, ..Budgets::default() };
+    let error = Compiler::new(small).compile(&required("a")).unwrap_err();
+    assert!(error.message.contains("all patterns together"), "{error}");
+    let many = Patterns { body_match: (0..17).map(|n| format!("a{n}")).collect(), ..Patterns::default() };
+    assert_eq!(Compiler::new(Budgets::default()).compile(&many).unwrap_err().index, 16);
+}
+
+/// A body that needs a new state for nearly every byte: given up at the same byte in every cut, neither matched
+/// nor missing.
+#[test]
+fn an_unlucky_body_ends_the_lazy_tier_and_not_the_probe() {
+    let mut random = Random::seeded();
+    let budgets = Budgets { lazy_bytes_max: 32 * 1024, lazy_clears_max: 2, ..Budgets::default() };
+    let patterns =
+        Patterns { body_match: vec!["a".to_owned()], body_forbid: vec![r"(?:a|e)[^\n]{40}zq".to_owned()] };
+    let matcher = Compiler::new(budgets).compile(&patterns).unwrap();
+    assert_eq!(matcher.tier(), Some(matcher::Tier::Lazy));
+    let unlucky: Vec<u8> = (0..200_000).map(|_| b"aexz"[random.below(4)]).collect();
+    let (found, certain_after) = verdict(&matcher, &unlucky, &mut random);
+    assert_eq!(found, Verdict::Budget { pattern: 1 });
+    assert!(certain_after < 100_000);
+    // The next body begins anew.
+    let (found, _) = verdict(&matcher, &b"xa..".repeat(50_000), &mut random);
+    assert_eq!(found, Verdict::Matched);
+}
+
+#[test]
+fn unicode_is_as_the_regex_crate_has_it() {
+    let mut random = Random::seeded();
+    let patterns =
+        [r"\w+é", r"[^a]b", r"(?i)straße", r"\d{2}", r"\s.", "[à-ü]{2}", r"(?i)[k]", r".\W", "日|[^本]$"];
+    for pattern in patterns {
+        let matcher =
+            Compiler::new(Budgets::default()).compile(&required(&format!("(?u){pattern}"))).unwrap();
+        let tree = tree(&format!("(?u){pattern}"));
+        // Its `$` is our `\Z`.
+        let regex = regex::bytes::Regex::new(pattern).unwrap();
+        for _ in 0..300 {
+            let pieces: [&[u8]; 12] =
+                ["é", "à", "STRASSE", "straße", "K", "٣", "\u{2003}", "日", "本", "a", "b"]
+                    .map(str::as_bytes)
+                    .into_iter()
+                    .chain([&b"\xff"[..]])
+                    .collect::<Vec<_>>()
+                    .try_into()
+                    .unwrap();
+            let body: Vec<u8> =
+                (0..random.below(6)).flat_map(|_| pieces[random.below(12)].to_vec()).collect();
+            let (verdict, _) = verdict(&matcher, &body, &mut random);
+            assert_eq!(is_found(verdict), regex.is_match(&body), "{pattern} on {body:?}");
+            assert_eq!(is_found(verdict), naive::contains(&tree, &body), "{pattern} on {body:?}");
+        }
+    }
+}
+
+#[test]
+fn charsets_become_utf_8_in_any_cut() {
+    let mut random = Random::seeded();
+    let check =
+        |charset: Charset, content_type: Option<&str>, body: &[u8], expected: &str, random: &mut Random| {
+            let feed = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+                let mut transcoder = Transcoder::new(charset, content_type.map(str::as_bytes));
+                let mut text = Vec::new();
+                for piece in pieces {
+                    transcoder.feed(piece, &mut |part: &[u8]| text.extend_from_slice(part));
+                }
+                transcoder.finish(&mut |part: &[u8]| text.extend_from_slice(part));
+                text
+            };
+            let whole = feed(&mut std::iter::once(body));
+            assert_eq!(String::from_utf8_lossy(&whole), expected, "{content_type:?}");
+            assert_eq!(whole, feed(&mut body.chunks(1)), "byte by byte");
+            let cut = random.below(body.len() + 1);
+            assert_eq!(whole, feed(&mut [&body[..cut], b"", &body[cut..]].into_iter()), "cut at {cut}");
+        };
+    let html = |charset: &str| format!("text/html; a=b; Charset={charset}");
+    let mut auto = |content_type: Option<&str>, body: &[u8], expected: &str| {
+        check(Charset::Auto, content_type, body, expected, &mut random);
+    };
+    auto(Some(&html("iso-8859-1")), b"caf\xe9", "café");
+    auto(Some(&html("\"windows-1251\"")), b"\xcf\xf0\xe8\xe2\xe5\xf2", "Привет");
+    auto(Some(&html("shift_jis")), b"\x93\xfa\x96\x7b", "日本");
+    auto(Some(&html("utf-16le")), b"h\0i\0\x3d\xd8\x00\xde", "hi\u{1F600}");
+    auto(Some(&html("iso-8859-1")), b"\xef\xbb\xbfcaf\xc3\xa9", "café");
+    auto(None, b"\xfe\xff\0h\0i", "hi");
+    auto(None, b"\xff\xfeh\0i\0", "hi");
+    auto(None, b"\xef\xbb\xbfhi", "hi");
+    auto(None, b"\xef\xbb", "\u{fffd}");
+    auto(Some(&html("no-such")), "naïve".as_bytes(), "naïve");
+    auto(Some("text/html"), b"", "");
+    auto(Some(&html("iso-8859-1")), &b"\xe9".repeat(20_000), &"é".repeat(20_000));
+    check(Charset::Raw, Some(&html("utf-16le")), b"\xef\xbb\xbfh", "\u{feff}h", &mut random);
 }

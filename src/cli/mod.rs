@@ -21,6 +21,7 @@ mod endpoints;
 mod limits;
 mod migrate;
 mod network;
+mod pattern;
 mod run;
 mod session;
 mod store;
@@ -49,6 +50,8 @@ enum Command {
     Target(target::Arguments),
     /// Bring the store's tables up to date.
     Migrate(migrate::Arguments),
+    /// Try a body pattern: how it is looked for, how fast, and what it makes of a body.
+    Pattern(pattern::Arguments),
     /// Say whether this machine can run the prober, and what to do if not.
     Doctor(doctor::Arguments),
 }
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Endpoints(arguments) => endpoints::run(&arguments),
         Command::Target(arguments) => target::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Pattern(arguments) => pattern::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     });
     match result {

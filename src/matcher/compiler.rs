@@ -11,7 +11,7 @@
 //! is unique. In scope: the choice, the sharing, the budgets. Out of scope: threads. Compiling takes up to 0.25 s
 //! for a pattern that nobody should write, so it belongs where no probe waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -101,8 +101,9 @@ impl Compiler {
     /// Lets go of what nobody else holds: after endpoints were loaded again.
     pub fn forget_unused(&mut self) {
         self.matchers.retain(|_, matcher| Arc::strong_count(matcher) > 1);
-        self.patterns.retain(|_, conjuncts| conjuncts.iter().any(|conjunct| conjunct.engine.is_shared()));
-        // Matchers hold clones of a pattern's conjuncts, so a table in use is held by both.
+        let kept: HashSet<&String> =
+            self.matchers.keys().flat_map(|kept| kept.body_match.iter().chain(&kept.body_forbid)).collect();
+        self.patterns.retain(|text, _| kept.contains(text));
         let mut kept_bytes = 0;
         for tables in self.tables.values_mut() {
             tables.retain(|table| Arc::strong_count(table) > 1);

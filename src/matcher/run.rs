@@ -129,15 +129,7 @@ pub struct Explanation {
 type Event = (usize, usize, u32);
 
 impl Engine {
-    /// Whether anyone but the compiler's own list holds it.
-    pub(super) fn is_shared(&self) -> bool {
-        match self {
-            // The compiler holds a table twice: by pattern and by language.
-            Self::Table(table) => Arc::strong_count(table) > 2,
-            Self::Lazy { lazy, .. } => Arc::strong_count(lazy) > 1,
-        }
-    }
-
+    /// Bytes that a lazy engine takes; tables are counted where they are shared.
     pub(super) fn lazy_bytes(&self) -> usize {
         match self {
             Self::Table(_) => 0,
