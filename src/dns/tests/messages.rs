@@ -204,9 +204,9 @@ fn pointer_chains() -> Vec<u8> {
     let data_bytes = message.len() - length_at - 2;
     message[length_at..length_at + 2].copy_from_slice(&[(data_bytes >> 8) as u8, (data_bytes & 0xff) as u8]);
     let mut answers = 1_u16;
-    while message.len() + 12 <= usize::from(u16::MAX) {
+    while message.len() + 16 <= usize::from(u16::MAX) {
         message.extend([0xc0 | (target >> 8) as u8, (target & 0xff) as u8]);
-        message.extend(b"\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x00");
+        message.extend(b"\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01");
         answers += 1;
     }
     message[6..8].copy_from_slice(&[(answers >> 8) as u8, (answers & 0xff) as u8]);

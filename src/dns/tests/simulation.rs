@@ -173,10 +173,10 @@ fn after_warm_up_no_lookup_waits() {
     let warm_up = fleet.run(61 * SECOND);
     assert_eq!(warm_up.pending, 10_000, "each name once: {warm_up:?}");
     let asked = fleet.world.resolver.counts().asked;
-    let tally = fleet.run(300 * SECOND);
+    let tally = fleet.run(120 * SECOND);
     assert_eq!((tally.pending, tally.failed, tally.stale), (0, 0, 0), "{tally:?}");
-    assert!(tally.fresh > 90_000, "{tally:?}");
-    let rate = (fleet.world.resolver.counts().asked - asked) / 300;
+    assert!(tally.fresh > 40_000, "{tally:?}");
+    let rate = (fleet.world.resolver.counts().asked - asked) / 120;
     println!("{rate} queries/s keep 10,000 names fresh; {tally:?}");
 }
 
