@@ -3,8 +3,11 @@
 //! The driver here is the shortest there can be, one query after the other, and is not the shard's; it shows that the
 //! resolver's contract can be kept with plain sockets.
 
-#[path = "support/dns_server.rs"]
-mod dns_server;
+#![expect(clippy::unwrap_used, reason = "tests, helpers included")]
+
+mod support {
+    pub(crate) mod dns_server;
+}
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -12,12 +15,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dns_server::{DnsServer, Fault, Zone};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{Name, RData};
 use ringprobe::clock::{Micros, Mono};
 use ringprobe::dns::{Action, Entropy, Family, Known, Lookup, Mode, QueryId, Resolver, Settings, Transport};
 use ringprobe::sample::Failure;
+use support::dns_server::{DnsServer, Fault, Zone};
 
 /// One query's socket.
 enum Socket {

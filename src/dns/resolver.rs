@@ -367,7 +367,7 @@ impl Resolver {
             return NameId::NO_ROOM;
         }
         let generation = self.next_generation();
-        let hosts = self.from_hosts(&key);
+        let hosts = self.hosts_of(&key);
         let entry = Entry {
             key: key.clone(),
             generation,
@@ -565,7 +565,7 @@ impl Resolver {
     // --- names -------------------------------------------------------------------------------------------
 
     /// The addresses of the hosts file, if it has some of the family; else DNS is asked, as glibc does.
-    fn from_hosts(&self, key: &EntryKey) -> Option<Arc<[IpAddr]>> {
+    fn hosts_of(&self, key: &EntryKey) -> Option<Arc<[IpAddr]>> {
         let all = self.settings.hosts.addresses(&key.name);
         let mut addresses = Vec::with_capacity(all.len());
         for kind in key.family.kinds() {
@@ -994,7 +994,7 @@ impl Resolver {
 
     fn refresh_percent(&mut self) -> u64 {
         let (least, most) = REFRESH_PERCENT;
-        least + self.entropy.next() % (most - least + 1)
+        least + self.entropy.number() % (most - least + 1)
     }
 
     /// Goes on to the next server, or gives the question up.

@@ -277,14 +277,14 @@ fn one_family_that_cannot_be_told_does_not_spoil_the_other() {
         if woken.is_some() {
             break;
         }
-        now = now + Micros::from_millis(1);
+        now += Micros::from_millis(1);
         resolver.expire(now);
     }
     let known = woken.expect("woken").unwrap();
     assert_eq!((known.addresses.len(), known.stale), (1, false));
     for _ in 0..30_000 {
         assert!(matches!(resolver.lookup(id, Mode::Cached, now), Lookup::Known(_)), "never pending again");
-        now = now + Micros::from_millis(1);
+        now += Micros::from_millis(1);
         resolver.expire(now);
         while resolver.poll(now).is_some() {}
     }
@@ -346,7 +346,7 @@ fn names_that_are_given_back_do_not_add_up() {
         let id = resolver.intern(&format!("r{n}.example"), Family::PreferV4);
         assert_eq!(resolver.lookup(id, Mode::Cached, now), Lookup::Pending);
         resolver.release(id);
-        now = now + Micros(500);
+        now += Micros(500);
         resolver.expire(now);
         while resolver.poll(now).is_some() {}
         assert!(resolver.names() <= RELEASED_NAMES_MAX && resolver.questions() <= 2 * RELEASED_NAMES_MAX);

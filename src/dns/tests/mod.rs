@@ -1,5 +1,10 @@
 //! Tests at the boundary of the DNS core: messages, and the resolver in a simulated world of bad servers.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers drawn from small ranges, and halves of lengths"
+)]
+
 mod behaviour;
 mod messages;
 mod simulation;

@@ -151,7 +151,7 @@ impl World {
     }
 
     pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.random.next() % bound
+        self.random.number() % bound
     }
 
     fn percent(&mut self, percent: u64) -> bool {
@@ -328,7 +328,7 @@ impl World {
             self.schedule(Mono(at.0 - 1), Event::Bytes(query, forgery.to_vec().unwrap(), None));
         }
         if transport == Transport::Udp && self.percent(habits.garbage) {
-            let garbage = (0..self.below(600)).map(|_| (self.random.next() >> 56) as u8).collect();
+            let garbage = (0..self.below(600)).map(|_| (self.random.number() >> 56) as u8).collect();
             self.schedule(Mono(at.0 - 1), Event::Bytes(query, garbage, None));
         }
 
@@ -390,7 +390,7 @@ impl World {
                 owner = next;
             }
             let mut shuffled = addresses.clone();
-            let turn = self.random.next() as usize % shuffled.len().max(1);
+            let turn = self.random.number() as usize % shuffled.len().max(1);
             shuffled.rotate_left(turn);
             for address in shuffled {
                 let data = match address {
