@@ -20,7 +20,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::conf::Settings;
+use super::conf::{Settings, TTL_MIN};
 use super::message::{self, Kind};
 use super::name::Name;
 use crate::clock::{Micros, Mono};
@@ -37,6 +37,11 @@ pub const NEGATIVE_TTL_MIN: Micros = Micros::from_millis(5_000);
 /// When an answer is asked for again, in percent of its time: between these two, so that names that were asked
 /// together drift apart.
 pub const REFRESH_PERCENT: (u64, u64) = (75, 85);
+
+// Who asks again before an answer's time is over has waited long enough when it is, however short that time; and
+// when a failure is forgotten, too.
+const _: () = assert!(TTL_MIN.0 * (100 - REFRESH_PERCENT.1) / 100 >= STALE_AFTER.0);
+const _: () = assert!(FAILURE_TTL.0 * (100 - REFRESH_PERCENT.1) / 100 >= STALE_AFTER.0);
 
 /// Number of a question in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,13 +174,13 @@ impl Question {
             }
             if let What::Addresses(addresses) = &answer.what {
                 let overdue = self.wanted_since.is_some_and(|since| now >= since + STALE_AFTER);
-                if now < answer.expires + lifetimes.stale_max && (overdue || self.failed_lately(now)) {
+                if now < answer.expires + lifetimes.stale_max && (overdue || self.failure_holds(now)) {
                     return View::Stale(addresses);
                 }
             }
         }
         match self.failed {
-            Some((failure, _)) if self.failed_lately(now) => View::Failed(failure),
+            Some((failure, _)) if self.failure_holds(now) => View::Failed(failure),
             _ => View::Unknown,
         }
     }
@@ -215,15 +220,21 @@ impl Question {
         self.refresh_at = Some(now + Micros(ttl.0 * percent / 100));
     }
 
-    /// Takes the failure of all servers, and plans to ask again.
-    pub(super) fn gave_up(&mut self, failure: Failure, now: Mono) {
+    /// Takes the failure of all servers, and plans to ask again: early enough that an old answer can stand in
+    /// without a gap.
+    pub(super) fn gave_up(&mut self, failure: Failure, now: Mono, percent: u64) {
         self.failed = Some((failure, now));
         self.wanted_since = None;
-        self.refresh_at = Some(now + FAILURE_TTL);
+        self.refresh_at = Some(now + Micros(FAILURE_TTL.0 * percent / 100));
     }
 
-    fn failed_lately(&self, now: Mono) -> bool {
-        self.failed.is_some_and(|(_, at)| now < at + FAILURE_TTL)
+    /// A failure holds for its time; and, if it is asked again within that, until it is known better: who asks for a
+    /// name that nobody can tell must not wait for the timeouts of each new try.
+    fn failure_holds(&self, now: Mono) -> bool {
+        self.failed.is_some_and(|(_, at)| {
+            let until = at + FAILURE_TTL;
+            now < until || self.wanted_since.is_some_and(|since| since < until)
+        })
     }
 }
 
@@ -349,11 +360,13 @@ mod tests {
         assert_eq!(question.view(&lifetimes, after_ms(10_099), None), View::Unknown, "be patient");
         assert_eq!(question.stale_at(&lifetimes), Some(after_ms(10_100)));
         assert!(matches!(question.view(&lifetimes, after_ms(10_100), None), View::Stale(_)));
-        question.gave_up(Failure::DnsTimeout, after_ms(11_000));
-        assert_eq!(question.refresh_at, Some(after_ms(16_000)));
+        question.gave_up(Failure::DnsTimeout, after_ms(11_000), 80);
+        assert_eq!(question.refresh_at, Some(after_ms(15_000)));
         assert!(matches!(question.view(&lifetimes, after_ms(11_000), None), View::Stale(_)));
         assert_eq!(question.view(&lifetimes, after_ms(16_000), None), View::Unknown, "try again");
-        question.gave_up(Failure::DnsTimeout, after_ms(69_999));
+        question.wanted_since = Some(after_ms(15_000));
+        assert!(matches!(question.view(&lifetimes, after_ms(16_000), None), View::Stale(_)), "without a gap");
+        question.gave_up(Failure::DnsTimeout, after_ms(69_999), 80);
         assert!(matches!(question.view(&lifetimes, after_ms(69_999), None), View::Stale(_)));
         let failed = View::Failed(Failure::DnsTimeout);
         assert_eq!(question.view(&lifetimes, after_ms(70_000), None), failed, "stale_max is over");
@@ -366,7 +379,7 @@ mod tests {
         question.answered(&lifetimes, addresses(10), START, START, 80);
         assert!(matches!(question.view(&lifetimes, START, Some(START)), View::Fresh(..)));
         assert_eq!(question.view(&lifetimes, START, Some(after_ms(1))), View::Unknown);
-        question.gave_up(Failure::DnsFailed, after_ms(5));
+        question.gave_up(Failure::DnsFailed, after_ms(5), 80);
         assert_eq!(question.view(&lifetimes, after_ms(6), Some(after_ms(6))), View::Unknown);
         assert_eq!(
             question.view(&lifetimes, after_ms(6), Some(after_ms(5))),

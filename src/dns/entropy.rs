@@ -42,14 +42,13 @@ impl Entropy {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         (self.0)()
     }
 
     /// The next id of a query.
-    #[expect(clippy::cast_possible_truncation, reason = "16 of 64 random bits are random")]
     pub fn id(&mut self) -> u16 {
-        (self.next() >> 48) as u16
+        (self.number() >> 48) as u16
     }
 }
 

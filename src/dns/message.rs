@@ -264,15 +264,18 @@ fn soa_minimum_s(message: &[u8], record: &Record<'_>) -> Option<u32> {
     read_u32(message, end - 4).map(ttl)
 }
 
-/// Whose records are looked for: the name asked for, or where a CNAME led.
-enum Owner<'n> {
-    Asked(&'n Name),
-    Alias { wire: [u8; NAME_BYTES_MAX], length: usize },
+/// Whose records are looked for, in lower case: the name asked for, or where a CNAME led.
+struct Owner {
+    wire: [u8; NAME_BYTES_MAX],
+    length: usize,
 }
 
-impl<'n> Owner<'n> {
-    const fn start(name: &'n Name) -> Self {
-        Self::Asked(name)
+impl Owner {
+    fn start(name: &Name) -> Self {
+        let mut wire = [0; NAME_BYTES_MAX];
+        let length = name.wire().len();
+        wire[..length].copy_from_slice(name.wire());
+        Self { wire, length }
     }
 
     /// The name at `at`, whose uncompressed part must end at `end`.
@@ -294,14 +297,11 @@ impl<'n> Owner<'n> {
             place.make_ascii_lowercase();
             length += 1 + label.len();
         }
-        Some(Self::Alias { wire, length: length + 1 })
+        Some(Self { wire, length: length + 1 })
     }
 
     fn is(&self, message: &[u8], at: usize) -> bool {
-        match self {
-            Self::Asked(name) => name_is(message, at, name.wire()),
-            Self::Alias { wire, length } => name_is(message, at, &wire[..*length]),
-        }
+        name_is(message, at, &self.wire[..self.length])
     }
 }
 

@@ -18,9 +18,12 @@
 mod cache;
 pub mod conf;
 mod entropy;
+pub mod invariants;
 pub mod message;
 mod name;
 mod resolver;
+#[cfg(test)]
+mod tests;
 
 pub use cache::{FAILURE_TTL, NEGATIVE_TTL_MIN, REFRESH_PERCENT, STALE_AFTER};
 pub use conf::{Hosts, Settings};

@@ -367,7 +367,7 @@ impl Resolver {
             return NameId::NO_ROOM;
         }
         let generation = self.next_generation();
-        let hosts = self.from_hosts(&key);
+        let hosts = self.hosts_of(&key);
         let entry = Entry {
             key: key.clone(),
             generation,
@@ -565,7 +565,7 @@ impl Resolver {
     // --- names -------------------------------------------------------------------------------------------
 
     /// The addresses of the hosts file, if it has some of the family; else DNS is asked, as glibc does.
-    fn from_hosts(&self, key: &EntryKey) -> Option<Arc<[IpAddr]>> {
+    fn hosts_of(&self, key: &EntryKey) -> Option<Arc<[IpAddr]>> {
         let all = self.settings.hosts.addresses(&key.name);
         let mut addresses = Vec::with_capacity(all.len());
         for kind in key.family.kinds() {
@@ -787,7 +787,8 @@ impl Resolver {
         }
         // Who waits need not wait for ever, if there is an old answer.
         if urgent && question.stale_timer.is_none() {
-            question.stale_timer = question.stale_at(&self.lifetimes).map(|at| at.max(now));
+            // If it may be used already, who still waits here wants no old answer.
+            question.stale_timer = question.stale_at(&self.lifetimes).filter(|at| *at > now);
             self.timers.extend(question.stale_timer.map(|at| (at, Timer::Stale(index))));
         }
         self.shorten_queues();
@@ -982,14 +983,18 @@ impl Resolver {
                 let number = flight.order[flight.tries % server_count];
                 self.servers[number].shunned_until = Mono(0);
                 self.counts.answered += 1;
-                let (least, most) = REFRESH_PERCENT;
-                let percent = least + self.entropy.next() % (most - least + 1);
+                let percent = self.refresh_percent();
                 self.close(index);
                 let question = self.land(index);
                 self.cache[question].answered(&self.lifetimes, answer, at, now, percent);
                 self.settled(question, at, now);
             }
         }
+    }
+
+    fn refresh_percent(&mut self) -> u64 {
+        let (least, most) = REFRESH_PERCENT;
+        least + self.entropy.number() % (most - least + 1)
     }
 
     /// Goes on to the next server, or gives the question up.
@@ -1018,7 +1023,8 @@ impl Resolver {
         self.counts.given_up += 1;
         let question = self.land(index);
         let failure = if timed_out && !erred { Failure::DnsTimeout } else { Failure::DnsFailed };
-        self.cache[question].gave_up(failure, now);
+        let percent = self.refresh_percent();
+        self.cache[question].gave_up(failure, now, percent);
         self.settled(question, now, now);
     }
 
