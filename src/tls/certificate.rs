@@ -4,7 +4,8 @@
 //! would look at extensions nobody asks about, for each handshake.
 //!
 //! ```text
-//! Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version?, serial, signature, issuer, validity, subject, … } … }
+//! Certificate    ::= SEQUENCE { tbsCertificate, … }
+//! TBSCertificate ::= SEQUENCE { [0] version?, serial, signature, issuer, validity, subject, … }
 //! ```
 //!
 //! Out of scope: whether any of it is true. Only the verifier (`super::verify`) judges.
