@@ -448,6 +448,26 @@ fn insecure_takes_any_certificate_but_not_any_key() {
 }
 
 #[test]
+fn certificates_of_version_1_are_for_the_insecure() {
+    let read = |text: &str| {
+        use rustls::pki_types::pem::PemObject;
+        let chain = vec![rustls::pki_types::CertificateDer::from_pem_slice(text.as_bytes()).unwrap()];
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap();
+        Leaf { chain, chain_pem: text.into(), key, key_pem: text.into() }
+    };
+    let leaf = read(include_str!("data/tls/version-1.pem"));
+    let other = World::new().leaf();
+    let insecure = Profile { insecure: true, ..Profile::default() };
+    check(&insecure, &leaf, Ok(()));
+    // Far beyond 2106, where 32 bits of seconds end.
+    assert_eq!(probe(&insecure, &leaf, BOTH).facts.not_after_s, Some(4_949_144_322));
+    check(&insecure, &Leaf { key: other.key, ..leaf.clone() }, Err(Failure::TlsChain));
+    let trusting = Profile { ca: Some(leaf.chain_pem.clone().into_bytes()), ..Profile::default() };
+    check(&trusting, &leaf, Err(Failure::TlsChain));
+    check(&Profile::default(), &leaf, Err(Failure::TlsChain));
+}
+
+#[test]
 fn the_leafs_last_day_is_known_whatever_was_wrong() {
     let world = World::new();
     let other = World::called("somebody else's");
