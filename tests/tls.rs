@@ -23,11 +23,13 @@ mod tls_server;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use certificates::{Authority, Leaf, NOT_AFTER_S, NOW, authority_params, leaf_params, seconds_after_now};
+use proptest::collection::vec;
 use proptest::prelude::*;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
@@ -446,6 +448,26 @@ fn insecure_takes_any_certificate_but_not_any_key() {
 }
 
 #[test]
+fn certificates_of_version_1_are_for_the_insecure() {
+    let read = |text: &str| {
+        use rustls::pki_types::pem::PemObject;
+        let chain = vec![rustls::pki_types::CertificateDer::from_pem_slice(text.as_bytes()).unwrap()];
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap();
+        Leaf { chain, chain_pem: text.into(), key, key_pem: text.into() }
+    };
+    let leaf = read(include_str!("data/tls/version-1.pem"));
+    let other = World::new().leaf();
+    let insecure = Profile { insecure: true, ..Profile::default() };
+    check(&insecure, &leaf, Ok(()));
+    // Far beyond 2106, where 32 bits of seconds end.
+    assert_eq!(probe(&insecure, &leaf, BOTH).facts.not_after_s, Some(4_949_144_322));
+    check(&insecure, &Leaf { key: other.key, ..leaf.clone() }, Err(Failure::TlsChain));
+    let trusting = Profile { ca: Some(leaf.chain_pem.clone().into_bytes()), ..Profile::default() };
+    check(&trusting, &leaf, Err(Failure::TlsChain));
+    check(&Profile::default(), &leaf, Err(Failure::TlsChain));
+}
+
+#[test]
 fn the_leafs_last_day_is_known_whatever_was_wrong() {
     let world = World::new();
     let other = World::called("somebody else's");
@@ -737,10 +759,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn cuts_change_nothing(pieces in proptest::collection::vec(1..700_usize, 1..24), tls13: bool, trusted: bool) {
+    fn cuts_change_nothing(pieces in vec(1..700_usize, 1..24), tls13: bool, trusted: bool) {
         let (world, other) = (World::new(), World::called("somebody else's"));
-        let server = server_config(&if trusted { world.leaf() } else { other.leaf() }, if tls13 { ONLY_13 } else { ONLY_12 });
-        let server = Arc::new(server);
+        let leaf = if trusted { world.leaf() } else { other.leaf() };
+        let server = Arc::new(server_config(&leaf, if tls13 { ONLY_13 } else { ONLY_12 }));
         let config = config(&world.profile());
         let run = |cut: &Cut| connect(&mut config.session(&host()).unwrap(), &server, cut);
         let whole = run(&Cut::Whole);
@@ -751,15 +773,27 @@ proptest! {
 
     /// One byte of what the server sends is another, or everything after it is.
     #[test]
-    fn a_changed_byte_is_found_out(at in 0..4000_usize, change in 1..=255_u8, all: bool, tls13: bool, pieces in proptest::collection::vec(1..300_usize, 1..8)) {
+    fn a_changed_byte_is_found_out(
+        at in 0..2500_usize,
+        change in 1..=255_u8,
+        all: bool,
+        tls13: bool,
+        pieces in vec(1..300_usize, 1..8),
+    ) {
         let world = World::new();
         let server = Arc::new(server_config(&world.leaf(), if tls13 { ONLY_13 } else { ONLY_12 }));
         let mut session = config(&world.profile()).session(&host()).unwrap();
         let (mut seen, mut changed) = (0, false);
         let went = connect_through(&mut session, &server, &Cut::Pieces(pieces), |mut bytes| {
-            for byte in &mut bytes {
-                if seen == at || (all && seen > at) {
-                    *byte ^= change;
+            let (genuine, mut record_at) = (bytes.clone(), 0);
+            for index in 0..bytes.len() {
+                if index == record_at + 5 {
+                    record_at = index + usize::from(genuine[index - 2]) * 256 + usize::from(genuine[index - 1]);
+                }
+                // The version of a record in the clear is to be ignored (RFC 8446, section 5.1).
+                let ignored = index == record_at + 1 || index == record_at + 2;
+                if !ignored && (seen == at || (all && seen > at)) {
+                    bytes[index] ^= change;
                     changed = true;
                 }
                 seen += 1;
@@ -776,7 +810,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), content in 20..25_u8, wrap: bool) {
+    fn no_bytes_are_a_panic(bytes in vec(any::<u8>(), 0..300), content in 20..25_u8, wrap: bool) {
         let bytes = if wrap { record(content, 0x0303, &bytes) } else { bytes };
         let (whole, _) = raw(&Cut::Whole, &bytes);
         let (single, _) = raw(&Cut::Bytes, &bytes);
@@ -1268,5 +1302,42 @@ fn a_key_is_shown_to_nobody() {
     for shown in [format!("{profile:?}"), format!("{:?}", config(&profile)), format!("{session:?}")] {
         let as_numbers = format!("{:?}", &secret.as_bytes()[..8]);
         assert!(!shown.contains(&secret) && !shown.contains(as_numbers.trim_matches(['[', ']'])));
+    }
+}
+
+#[test]
+fn the_command_names_what_it_cannot_use() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let leaf = world.leaf();
+    let (cert, key) = (write("leaf.pem", &leaf.chain_pem), write("leaf.key", &leaf.key_pem));
+    let stranger = write("stranger.key", &world.leaf().key_pem);
+    let empty = write("empty.pem", "");
+    let missing = directory.path().join("missing").to_str().unwrap().to_owned();
+    for (cert, key, expected) in [
+        (&missing, &key, format!("--tls-cert {missing}: No such file")),
+        (&cert, &missing, format!("--tls-key {missing}: No such file")),
+        (&empty, &key, format!("--tls-cert {empty}: the certificate file holds no certificate in PEM")),
+        (&cert, &cert, format!("--tls-key {cert}: the key file holds no private key in PEM")),
+        (&cert, &stranger, format!("--tls-key {stranger}: the key is not that of the certificate")),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringprobe"))
+            .args(["target", "--listen", "127.0.0.1:0", "--duration", "10ms"])
+            .args(["--tls-cert", cert, "--tls-key", key])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&expected) && said.lines().count() == 1, "{said:?} lacks {expected:?}");
+    }
+    for flags in [["--tls-cert", &cert], ["--tls-key", &key]] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_ringprobe")).arg("target").args(flags).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "one without the other");
     }
 }

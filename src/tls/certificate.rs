@@ -1,10 +1,13 @@
-//! What we want to know of a certificate that webpki checks but does not tell: its validity, and who signed it.
+//! What we want to know of a certificate that webpki checks but does not tell: its validity, who signed it, and its
+//! key even where the rest of it is not to webpki's taste.
 //!
 //! A walk over the first fields of a `TBSCertificate` (RFC 5280, section 4.1), without allocation: a full parse
 //! would look at extensions nobody asks about, for each handshake.
 //!
 //! ```text
-//! Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version?, serial, signature, issuer, validity, subject, … } … }
+//! Certificate    ::= SEQUENCE { tbsCertificate, … }
+//! TBSCertificate ::= SEQUENCE { [0] version?, serial, signature, issuer, validity, subject,
+//!                               subjectPublicKeyInfo, … }
 //! ```
 //!
 //! Out of scope: whether any of it is true. Only the verifier (`super::verify`) judges.
@@ -25,6 +28,17 @@ pub(super) struct Certificate<'a> {
     pub(super) issuer: &'a [u8],
     /// and of whom it is for.
     pub(super) subject: &'a [u8],
+    /// Its public key: a `SubjectPublicKeyInfo` as DER.
+    pub(super) key: &'a [u8],
+}
+
+/// A public key in its two parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PublicKey<'a> {
+    /// The content of its `AlgorithmIdentifier`.
+    pub(super) algorithm: &'a [u8],
+    /// The key.
+    pub(super) bits: &'a [u8],
 }
 
 impl<'a> Certificate<'a> {
@@ -42,17 +56,32 @@ impl<'a> Certificate<'a> {
         let (rest, validity) = Validity::from_der(fields).ok()?;
         fields = rest;
         let subject = sequence(&mut fields)?;
+        let key_and_rest = fields;
+        sequence(&mut fields)?;
         Some(Self {
             not_before_s: validity.not_before.timestamp(),
             not_after_s: validity.not_after.timestamp(),
             issuer,
             subject,
+            key: &key_and_rest[..key_and_rest.len() - fields.len()],
         })
     }
 
     /// It names itself as its issuer: a root, or one that nobody else vouches for.
     pub(super) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
+    }
+}
+
+impl<'a> PublicKey<'a> {
+    /// Takes a `SubjectPublicKeyInfo` apart (RFC 5280, section 4.1.2.7).
+    pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
+        let mut fields = sequence(&mut { der })?;
+        let algorithm = sequence(&mut fields)?;
+        let key = element(&mut fields)?;
+        // The first byte says how many bits of the last one do not count: none in any key there is.
+        let (unused_bits, bits) = key.data.split_first()?;
+        (key.tag() == Tag::BitString && *unused_bits == 0).then_some(Self { algorithm, bits })
     }
 }
 

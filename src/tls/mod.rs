@@ -42,7 +42,7 @@ pub use verify::{MEMO_AGE_MAX, MEMO_CHAINS_MAX};
 use verify::{Trust, Verifier};
 
 /// Sessions remembered per configuration where resumption is asked for: rustls keeps eight tickets to a name, so that
-/// these are an eighth as many names. A ticket with its chain is some 4 KiB.
+/// these are an eighth as many names.
 pub const RESUMPTION_SESSIONS_MAX: usize = 8 * 1024;
 
 /// An endpoint's TLS options. Equal profiles share a [`Config`].
@@ -226,7 +226,7 @@ impl fmt::Display for TlsConfigError {
 impl std::error::Error for TlsConfigError {}
 
 impl Config {
-    /// Makes a configuration from its options. Takes a millisecond at most; to be kept.
+    /// Makes a configuration from its options, parsing what is PEM in them; to be kept.
     ///
     /// # Errors
     ///

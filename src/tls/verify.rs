@@ -10,7 +10,8 @@
 //!   leaf is proven by its signature in each handshake, and that one is always checked.
 //! - A certificate that stands in `ca_file` itself is trusted as it is, whether or not it says that it is an
 //!   authority: `openssl req -x509` makes such, and curl takes them.
-//! - `insecure` checks the handshake's signature, and neither chain nor name.
+//! - `insecure` checks the handshake's signature, and neither chain nor name. It takes certificates of version 1, too,
+//!   which webpki does not read and old appliances still have.
 //!
 //! Out of scope: revocation. Neither CRLs nor OCSP are asked, as in curl's default.
 //!
@@ -23,17 +24,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::hash::Hash;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, RootCertStore, SignatureScheme,
+};
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, PublicKey};
 use crate::clock::Micros;
 
 /// How long a good chain is taken for good without checking its signatures again.
 pub const MEMO_AGE_MAX: Micros = Micros::from_millis(600_000);
-/// Good chains remembered per configuration; 48 bytes each.
+/// Good chains remembered per configuration: 48 bytes each, and the table's slack.
 pub const MEMO_CHAINS_MAX: usize = 16 * 1024;
 
 thread_local! {
@@ -104,6 +109,31 @@ impl Verifier {
     }
 }
 
+impl Verifier {
+    /// Checks a signature of TLS 1.2 by the key of a certificate, whatever else the certificate holds. What TLS 1.2
+    /// calls a scheme leaves the curve open (RFC 8422, section 5.1.1): the algorithm whose key it is decides.
+    fn verify_by_key(
+        &self,
+        message: &[u8],
+        certificate: &[u8],
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let certificate = Certificate::parse(certificate).ok_or(CertificateError::BadEncoding)?;
+        let key = PublicKey::parse(certificate.key).ok_or(CertificateError::BadEncoding)?;
+        let schemes = self.provider.signature_verification_algorithms.mapping;
+        let (_, algorithms) = schemes
+            .iter()
+            .find(|(scheme, _)| *scheme == dss.scheme)
+            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        algorithms
+            .iter()
+            .find(|algorithm| algorithm.public_key_alg_id().as_ref() == key.algorithm)
+            .and_then(|algorithm| algorithm.verify_signature(key.bits, message, dss.signature()).ok())
+            .map(|()| HandshakeSignatureValid::assertion())
+            .ok_or_else(|| CertificateError::BadSignature.into())
+    }
+}
+
 /// A certificate of `ca_file` used as a leaf: its dates and its name have to be right.
 fn judge_own(leaf: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
     let parsed = ParsedCertificate::try_from(leaf)?;
@@ -148,7 +178,10 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        match self.trust {
+            Trust::Anyone => self.verify_by_key(message, cert, dss),
+            _ => verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -157,7 +190,19 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match self.trust {
+            Trust::Anyone => {
+                let key = Certificate::parse(cert).ok_or(CertificateError::BadEncoding)?.key;
+                verify_tls13_signature_with_raw_key(
+                    message,
+                    &SubjectPublicKeyInfoDer::from(key),
+                    dss,
+                    algorithms,
+                )
+            }
+            _ => verify_tls13_signature(message, cert, dss, algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
