@@ -153,10 +153,7 @@ mod tests {
         let endpoints: Vec<Endpoint> = (0..2 * UPSERT_ROWS_MAX + 1).map(|n| made(&n.to_string())).collect();
         let rows = |batch: &String| serde_json::from_str::<Vec<Value>>(batch).unwrap();
         let names = |batches: &[String]| -> Vec<String> {
-            let names = batches
-                .iter()
-                .flat_map(|batch| rows(batch))
-                .map(|row| row["name"].as_str().unwrap().to_owned());
+            let names = batches.iter().flat_map(&rows).map(|row| row["name"].as_str().unwrap().to_owned());
             names.collect()
         };
         let found: Vec<String> = batches(&endpoints).collect();
