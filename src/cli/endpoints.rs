@@ -157,7 +157,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<Endpoint>, Error> {
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         Error::input(format!("{name}:{line}: is not UTF-8"))
     })?;
-    let directory = if is_standard(path) { Path::new("") } else { path.parent().unwrap_or(Path::new("")) };
+    let directory =
+        if is_standard(path) { Path::new("") } else { path.parent().unwrap_or_else(|| Path::new("")) };
     let endpoints = file::parse_in(&text, &name, &mut |path| read_body(&directory.join(path)));
     let endpoints = endpoints.map_err(Error::input)?;
     if endpoints.is_empty() {

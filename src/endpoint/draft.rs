@@ -247,10 +247,10 @@ impl Draft {
             check_expect_headers(std::mem::take(expect_headers)).map_err(in_field("expect_headers"))?;
         let tags = check_tags(std::mem::take(tags)).map_err(in_field("tags"))?;
         let interval =
-            parse("interval", own.interval.as_ref(), |text| within(text, INTERVAL_MIN, INTERVAL_MAX))?
+            parse("interval", own.interval.as_deref(), |text| within(text, INTERVAL_MIN, INTERVAL_MAX))?
                 .unwrap_or(INTERVAL_DEFAULT);
 
-        let method = parse("method", own.method.as_ref(), |text| Method::new(text))?.unwrap_or_default();
+        let method = parse("method", own.method.as_deref(), Method::new)?.unwrap_or_default();
         let body_match = check_patterns(own.body_match.take()).map_err(in_field("body_match"))?;
         let body_forbid = check_patterns(own.body_forbid.take()).map_err(in_field("body_forbid"))?;
         let has_patterns = !body_match.is_empty() || !body_forbid.is_empty();
@@ -265,7 +265,7 @@ impl Draft {
         let redirects = number("redirects", own.redirects, REDIRECTS_DEFAULT, REDIRECTS_MAX)?;
         let mut tls = own.tls.validate()?;
         let mut cert_expires_within =
-            parse("cert_expires_within", own.cert_expires_within.as_ref(), parse_cert_expires_within)?;
+            parse("cert_expires_within", own.cert_expires_within.as_deref(), parse_cert_expires_within)?;
         if url.scheme() == "http" && redirects == 0 {
             if let Some(field) = own_tls {
                 return Err(error(field, "is for https, but the URL is http and redirects are off"));
@@ -273,7 +273,7 @@ impl Draft {
             (tls, cert_expires_within) = (Tls::default(), None);
         }
 
-        let address = parse("address", own.address.as_ref(), parse_address)?;
+        let address = parse("address", own.address.as_deref(), parse_address)?;
         let mut expand: Expand = word("expand", own.expand.as_ref())?.unwrap_or_default();
         if address.is_some() && expand == Expand::All {
             if own_expand {
@@ -282,7 +282,7 @@ impl Draft {
             expand = Expand::One;
         }
         let family = word("family", own.family.as_ref())?.unwrap_or_default();
-        let source = parse("source", own.source.as_ref(), parse_source)?;
+        let source = parse("source", own.source.as_deref(), parse_source)?;
         check_family(source.as_ref(), address, family)?;
 
         let options = Options {
@@ -293,7 +293,7 @@ impl Draft {
             secret_headers,
             body: own.body.take().unwrap_or_default(),
             credentials: parse_credentials(own.basic_auth.as_ref(), own.bearer.as_ref())?,
-            user_agent: parse("user_agent", own.user_agent.as_ref(), parse_user_agent)?,
+            user_agent: parse("user_agent", own.user_agent.as_deref(), parse_user_agent)?,
             accept_encoding: parse("accept_encoding", own.accept_encoding.as_ref(), parse_codings)?
                 .unwrap_or_default(),
             expect: word::<Expect>("expect", own.expect.as_ref())?.unwrap_or_default(),
@@ -301,23 +301,23 @@ impl Draft {
                 .unwrap_or_default(),
             expect_headers,
             expect_version: word("expect_version", own.expect_version.as_ref())?,
-            expect_within: parse("expect_within", own.expect_within.as_ref(), parse_timeout)?,
+            expect_within: parse("expect_within", own.expect_within.as_deref(), parse_timeout)?,
             body_match,
             body_forbid,
-            body_limit_bytes: parse("body_limit", own.body_limit.as_ref(), parse_body_limit)?
+            body_limit_bytes: parse("body_limit", own.body_limit.as_deref(), parse_body_limit)?
                 .unwrap_or(BODY_LIMIT_BYTES_DEFAULT),
             body_stop: own.body_stop.unwrap_or(false) && has_patterns,
             charset: word("charset", own.charset.as_ref())?.unwrap_or_default(),
             cert_expires_within,
             redirects,
             redirect_downgrade: own.redirect_downgrade.unwrap_or(false),
-            timeout: parse("timeout", own.timeout.as_ref(), parse_timeout)?
+            timeout: parse("timeout", own.timeout.as_deref(), parse_timeout)?
                 .unwrap_or_else(|| timeout_default(interval)),
-            resolve_timeout: parse("resolve_timeout", own.resolve_timeout.as_ref(), parse_timeout)?,
-            connect_timeout: parse("connect_timeout", own.connect_timeout.as_ref(), parse_timeout)?,
-            tls_timeout: parse("tls_timeout", own.tls_timeout.as_ref(), parse_timeout)?,
-            ttfb_timeout: parse("ttfb_timeout", own.ttfb_timeout.as_ref(), parse_timeout)?,
-            idle_timeout: parse("idle_timeout", own.idle_timeout.as_ref(), parse_timeout)?,
+            resolve_timeout: parse("resolve_timeout", own.resolve_timeout.as_deref(), parse_timeout)?,
+            connect_timeout: parse("connect_timeout", own.connect_timeout.as_deref(), parse_timeout)?,
+            tls_timeout: parse("tls_timeout", own.tls_timeout.as_deref(), parse_timeout)?,
+            ttfb_timeout: parse("ttfb_timeout", own.ttfb_timeout.as_deref(), parse_timeout)?,
+            idle_timeout: parse("idle_timeout", own.idle_timeout.as_deref(), parse_timeout)?,
             retries: number("retries", own.retries, 0, RETRIES_MAX)?,
             dns: word("dns", own.dns.as_ref())?.unwrap_or_default(),
             expand,
@@ -462,7 +462,7 @@ fn in_field(field: &'static str) -> impl Fn(String) -> FieldError {
 }
 
 /// The value of a field, if it is given.
-fn parse<'a, Given: 'a, Value>(
+fn parse<'a, Given: ?Sized, Value>(
     field: &'static str,
     given: Option<&'a Given>,
     parse: impl FnOnce(&'a Given) -> Result<Value, String>,
@@ -555,15 +555,15 @@ fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn parse_address(text: &String) -> Result<IpAddr, String> {
+fn parse_address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IP address such as \"10.1.2.3\" or \"2001:db8::1\""))
 }
 
-fn parse_timeout(text: &String) -> Result<Micros, String> {
+fn parse_timeout(text: &str) -> Result<Micros, String> {
     within(text, Micros::from_millis(1), TIMEOUT_MAX)
 }
 
-fn parse_cert_expires_within(text: &String) -> Result<Micros, String> {
+fn parse_cert_expires_within(text: &str) -> Result<Micros, String> {
     const SECOND: Micros = Micros::from_millis(1_000);
     let span = within(text, SECOND, CERT_EXPIRES_WITHIN_MAX)?;
     match span.0.is_multiple_of(SECOND.0) {
@@ -572,7 +572,7 @@ fn parse_cert_expires_within(text: &String) -> Result<Micros, String> {
     }
 }
 
-fn parse_body_limit(text: &String) -> Result<u64, String> {
+fn parse_body_limit(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     match (1..=BODY_LIMIT_BYTES_MAX).contains(&bytes) {
         true => Ok(bytes),
@@ -580,10 +580,10 @@ fn parse_body_limit(text: &String) -> Result<u64, String> {
     }
 }
 
-fn parse_user_agent(text: &String) -> Result<String, String> {
+fn parse_user_agent(text: &str) -> Result<String, String> {
     check_text(text, 1, USER_AGENT_BYTES_MAX)?;
     match text.is_ascii() {
-        true => Ok(text.clone()),
+        true => Ok(text.to_owned()),
         false => Err("is not ASCII".to_owned()),
     }
 }
@@ -641,7 +641,7 @@ fn parse_server_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_source(text: &String) -> Result<Source, String> {
+fn parse_source(text: &str) -> Result<Source, String> {
     if let Ok(address) = text.parse() {
         return Ok(Source::Address(address));
     }
@@ -650,7 +650,7 @@ fn parse_source(text: &String) -> Result<Source, String> {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte))
         && !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     match is_name {
-        true => Ok(Source::Interface(text.clone())),
+        true => Ok(Source::Interface(text.to_owned())),
         false => {
             Err(format!("{text:?} is neither an IP address nor the name of an interface such as \"eth0\""))
         }

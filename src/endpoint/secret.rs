@@ -453,7 +453,7 @@ mod tests {
         for text in [
             format!("{endpoint:?} {secrets:?} {secrets:#?}"),
             format!("{one} {one:?} {one:#?}"),
-            file::write(&[endpoint.clone()]),
+            file::write(std::slice::from_ref(&endpoint)),
             record::object(&endpoint).to_string(),
             url.unwrap_err().to_string(),
             refused.join("\n"),

@@ -143,14 +143,12 @@ impl Postgres {
         transaction.batch_execute("LOCK TABLE endpoints IN SHARE ROW EXCLUSIVE MODE").await?;
         let revision: i64 =
             transaction.query_one("SELECT coalesce(max(revision), 0) + 1 FROM endpoints", &[]).await?.get(0);
-        // Updated first, and only then are the missing ones inserted: ON CONFLICT would use up an id for each
-        // endpoint that is there already, and ids have 31 bits.
-        let update = transaction.prepare(&update_endpoints()).await?;
-        let insert = transaction.prepare(&insert_endpoints()).await?;
+        let upsert = transaction.prepare(&upsert_endpoints()).await?;
         let (mut inserted, mut updated) = (0, 0);
         for batch in rows::batches(endpoints) {
-            updated += transaction.execute(&update, &[&batch, &revision]).await?;
-            inserted += transaction.execute(&insert, &[&batch, &revision]).await?;
+            let counts = transaction.query_one(&upsert, &[&batch, &revision]).await?;
+            inserted += counts.get::<_, i64>(0).unsigned_abs();
+            updated += counts.get::<_, i64>(1).unsigned_abs();
         }
         transaction.commit().await?;
         Ok(Upserted { inserted, updated, unchanged: endpoints.len() as u64 - inserted - updated })
@@ -546,8 +544,10 @@ fn columns(without: &str, text: impl Fn(&str, Kind) -> String) -> String {
     columns.collect::<Vec<_>>().join(", ")
 }
 
-/// The rows given as `$1`, numbered, as the table `u`.
-fn rows_given() -> String {
+/// Updates the endpoints of the rows given as `$1` that differ, inserts those that are missing, and counts both.
+///
+/// `ON CONFLICT` would use up an id for each endpoint that is there already, and ids have 31 bits.
+fn upsert_endpoints() -> String {
     let types = columns("", |name, kind| {
         let kind = match kind {
             Kind::Text | Kind::Bytes => "text",
@@ -556,40 +556,34 @@ fn rows_given() -> String {
             Kind::Integer => "integer",
             Kind::Big => "bigint",
             Kind::Boolean => "boolean",
-            Kind::Texts | Kind::Json => "jsonb",
+            Kind::Texts => "text[]",
+            Kind::Json => "jsonb",
         };
         format!("{name} {kind}")
     });
     let values = columns("", |name, kind| match kind {
         Kind::Bytes => format!("decode(g.{name}, 'hex') AS {name}"),
-        Kind::Texts => format!("ARRAY(SELECT jsonb_array_elements_text(g.{name})) AS {name}"),
         _ => format!("g.{name}"),
     });
     let names = columns("", |name, _| name.to_owned());
-    format!(
-        "(SELECT g.ord, {values} FROM ROWS FROM (jsonb_to_recordset($1::text::jsonb) AS ({types}))
-             WITH ORDINALITY AS g ({names}, ord)) AS u"
-    )
-}
-
-fn update_endpoints() -> String {
-    let of = |table: &'static str| columns("name", move |name, _| format!("{table}.{name}"));
+    let of = |table: &'static str, without| columns(without, move |name, _| format!("{table}.{name}"));
+    let (old, new, all) = (of("e", "name"), of("u", "name"), of("u", ""));
     let set = columns("name", |name, _| format!("{name} = u.{name}"));
-    let (rows_given, old, new) = (rows_given(), of("e"), of("u"));
+    // Inserted in the order given: ids then follow it, and neighbours in the file are far apart in phase.
     format!(
-        "UPDATE endpoints AS e SET {set}, revision = $2, updated_at = now() FROM {rows_given}
-         WHERE e.name = u.name AND ({old}) IS DISTINCT FROM ({new})"
-    )
-}
-
-fn insert_endpoints() -> String {
-    let (names, values) =
-        (columns("", |name, _| name.to_owned()), columns("", |name, _| format!("u.{name}")));
-    let rows_given = rows_given();
-    // In the order given: ids then follow it, and neighbours in the file are far apart in phase.
-    format!(
-        "INSERT INTO endpoints ({names}, revision) SELECT {values}, $2::bigint FROM {rows_given}
-         WHERE NOT EXISTS (SELECT FROM endpoints AS e WHERE e.name = u.name) ORDER BY u.ord"
+        "WITH u AS MATERIALIZED (
+             SELECT g.ord, {values} FROM ROWS FROM (jsonb_to_recordset($1::text::jsonb) AS ({types}))
+                 WITH ORDINALITY AS g ({names}, ord)
+         ), updated AS (
+             UPDATE endpoints AS e SET {set}, revision = $2::bigint, updated_at = now() FROM u
+             WHERE e.name = u.name AND ({old}) IS DISTINCT FROM ({new})
+             RETURNING 1
+         ), inserted AS (
+             INSERT INTO endpoints ({names}, revision) SELECT {all}, $2::bigint FROM u
+             WHERE NOT EXISTS (SELECT FROM endpoints AS e WHERE e.name = u.name) ORDER BY u.ord
+             RETURNING 1
+         )
+         SELECT (SELECT count(*) FROM inserted), (SELECT count(*) FROM updated)"
     )
 }
 

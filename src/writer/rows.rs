@@ -5,7 +5,7 @@
 //!
 //! Out of scope: SQL (`postgres.rs`, `sqlite.rs`), which is made from [`record::COLUMNS`].
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::StoreError;
 use crate::config::UPSERT_ROWS_MAX;
@@ -14,6 +14,15 @@ use crate::sample::EndpointId;
 
 /// Rows of one statement, as text: what exceeds it (bodies) is stored in several.
 const UPSERT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The values of an endpoint, in the order of the columns; that of the body may be null where it is not empty.
+pub(super) fn values(endpoint: &Endpoint) -> impl Iterator<Item = Value> {
+    let record = match record::object(endpoint) {
+        Value::Object(record) => record,
+        _ => Map::new(),
+    };
+    record.into_values()
+}
 
 /// The row of an endpoint.
 pub(super) fn row(endpoint: &Endpoint) -> String {
@@ -144,10 +153,7 @@ mod tests {
         let endpoints: Vec<Endpoint> = (0..2 * UPSERT_ROWS_MAX + 1).map(|n| made(&n.to_string())).collect();
         let rows = |batch: &String| serde_json::from_str::<Vec<Value>>(batch).unwrap();
         let names = |batches: &[String]| -> Vec<String> {
-            let names = batches
-                .iter()
-                .flat_map(|batch| rows(batch))
-                .map(|row| row["name"].as_str().unwrap().to_owned());
+            let names = batches.iter().flat_map(&rows).map(|row| row["name"].as_str().unwrap().to_owned());
             names.collect()
         };
         let found: Vec<String> = batches(&endpoints).collect();

@@ -17,7 +17,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter};
 use tokio::sync::oneshot;
 
 use super::latest::{address, not_after};
@@ -236,12 +237,13 @@ fn upsert(connection: &mut Connection, endpoints: &[Endpoint], now: Wall) -> Res
                 .query_row("SELECT coalesce(max(revision), 0) + 1 FROM endpoints", [], |row| row.get(0))?;
         let mut update = transaction.prepare(&update_endpoint())?;
         let mut insert = transaction.prepare(&insert_endpoint())?;
-        for row in endpoints.iter().map(rows::row) {
-            let values = params![row, revision, now.0];
-            let changed = update.execute(values)? as u64;
+        for endpoint in endpoints {
+            let mut values = values_of(endpoint);
+            values.extend([Value::Integer(revision), Value::Integer(now.0)]);
+            let changed = update.execute(params_from_iter(&values))? as u64;
             updated += changed;
             if changed == 0 {
-                inserted += insert.execute(values)? as u64;
+                inserted += insert.execute(params_from_iter(&values))? as u64;
             }
         }
     }
@@ -370,7 +372,7 @@ fn insert_samples(
             (row.detail.body as u8).into(),
             row.detail.step.into(),
         ];
-        insert.execute(rusqlite::params_from_iter(&values[..columns.len()]))?;
+        insert.execute(params_from_iter(&values[..columns.len()]))?;
     }
     Ok(())
 }
@@ -380,32 +382,44 @@ fn columns(text: impl Fn(&str, Kind) -> String) -> Vec<String> {
     COLUMNS.iter().map(|(name, kind)| text(name, *kind)).collect()
 }
 
-/// A column of the row given as `?1`. Lists and objects come out as JSON text, true as 1, null as null.
-fn value_given(name: &str, kind: Kind) -> String {
-    match kind {
-        Kind::Bytes => format!("unhex(json_extract(?1, '$.{name}'))"),
-        _ => format!("json_extract(?1, '$.{name}')"),
-    }
+/// The values of an endpoint's columns: lists and objects as JSON text, true as 1.
+fn values_of(endpoint: &Endpoint) -> Vec<Value> {
+    let value = |((_, kind), value): (&(&str, Kind), serde_json::Value)| match (kind, value) {
+        (Kind::Bytes, _) => Value::Blob(endpoint.options.body.clone()),
+        (_, serde_json::Value::Null) => Value::Null,
+        (_, serde_json::Value::Bool(truth)) => Value::Integer(truth.into()),
+        (_, serde_json::Value::String(text)) => Value::Text(text),
+        (_, serde_json::Value::Number(number)) => Value::Integer(number.as_i64().unwrap_or(i64::MAX)),
+        (_, other) => Value::Text(other.to_string()),
+    };
+    COLUMNS.iter().zip(rows::values(endpoint)).map(value).collect()
+}
+
+/// The parameter of each column: `?1`, `?2` and so on; then come the revision and the time.
+fn parameters() -> Vec<String> {
+    (1..=COLUMNS.len() + 2).map(|number| format!("?{number}")).collect()
 }
 
 // A row is either changed, or as it was, or not there. The revision moves in the first case only.
 fn update_endpoint() -> String {
-    let given = columns(|name, kind| format!("{} AS {name}", value_given(name, kind))).join(", ");
-    let set = columns(|name, _| format!("{name} = u.{name}")).join(", ");
-    let differs = columns(|name, _| format!("e.{name} IS NOT u.{name}")).join(" OR ");
+    let parameters = parameters();
+    let columns = || COLUMNS.iter().zip(&parameters).skip(1);
+    let set: Vec<String> = columns().map(|((name, _), value)| format!("{name} = {value}")).collect();
+    let differs: Vec<String> = columns().map(|((name, _), value)| format!("{name} IS NOT {value}")).collect();
+    let [.., revision, now] = parameters.as_slice() else { unreachable!("there are columns") };
     format!(
-        "UPDATE endpoints AS e SET {set}, revision = ?2, updated_at = ?3 FROM (SELECT {given}) AS u
-         WHERE e.name = u.name AND ({differs})"
+        "UPDATE endpoints SET {}, revision = {revision}, updated_at = {now} WHERE name = ?1 AND ({})",
+        set.join(", "),
+        differs.join(" OR ")
     )
 }
 
 fn insert_endpoint() -> String {
     let names = columns(|name, _| name.to_owned()).join(", ");
-    let given = columns(value_given).join(", ");
+    let values = parameters().join(", ");
     format!(
-        "INSERT INTO endpoints ({names}, revision, updated_at) SELECT {given}, ?2, ?3
-         WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE name = {})",
-        value_given("name", Kind::Text)
+        "INSERT INTO endpoints ({names}, revision, updated_at) SELECT {values}
+         WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE name = ?1)"
     )
 }
 
