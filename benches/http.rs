@@ -3,9 +3,22 @@
 //! Each bench is one response from its first byte to its last, as a probe sees it, so the figures are costs
 //! per probe. Payload is handed out and not read, so large bodies count their receives, and not their bytes.
 
-use divan::counter::ItemsCount;
-use divan::{Bencher, black_box};
+use std::io::Write;
+use std::sync::Arc;
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{AllocProfiler, Bencher, black_box};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ringprobe::http::coding::Decoder;
+use ringprobe::http::redirect::{Rules, follow};
+use ringprobe::http::request::{Parts, Template};
+use ringprobe::http::wanted::{Rule, Wanted};
 use ringprobe::http::{Progress, Response};
+
+/// Counts allocations: an ordinary response that comes whole must show none.
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();
@@ -41,6 +54,20 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u64 {
 fn nginx_200_whole(bencher: Bencher<'_, '_>) {
     let stream = [NGINX_HEAD.as_bytes(), &[b'x'; 615]].concat();
     bencher.bench(|| run([black_box(&stream[..])]));
+}
+
+/// The same, of an endpoint that expects something of three fields.
+#[divan::bench]
+fn nginx_200_whole_three_fields_wanted(bencher: Bencher<'_, '_>) {
+    let names = [("Server", Rule::Present), ("X-Debug", Rule::Absent), ("ETag", Rule::Present)];
+    let wanted = Wanted::new(names.map(|(name, rule)| (name.to_owned(), rule)));
+    let wanted = Arc::new(wanted.expect("names are names"));
+    let stream = [NGINX_HEAD.as_bytes(), &[b'x'; 615]].concat();
+    bencher.bench(|| {
+        let mut response = Response::expecting(false, Some(Arc::clone(&wanted)));
+        let progress = response.feed(black_box(&stream), &mut |_: &[u8]| {});
+        assert!(progress.is_ok() && response.unmet().is_none());
+    });
 }
 
 /// What the tokeniser alone takes for the same head: the floor of the bench above.
@@ -104,6 +131,87 @@ fn body_chunked_16_kib_in_odd_cuts(bencher: Bencher<'_, '_>) {
 fn body_chunked_16_bytes(bencher: Bencher<'_, '_>) {
     let stream = chunked(1 << 16, 16);
     bencher.counter(ItemsCount::new(4096_usize)).bench(|| run(black_box(&stream).chunks(4016)));
+}
+
+/// 64 KiB of page as gzip in receives of a buffer's size: bytes are those of the page.
+#[divan::bench]
+fn gzip_page_64_kib(bencher: Bencher<'_, '_>) {
+    let stream = gzip(&page(64 * 1024));
+    bencher
+        .counter(BytesCount::new(64 * 1024_usize))
+        .bench(|| assert_eq!(decode(b"gzip", black_box(&stream)), Some(64 * 1024)));
+}
+
+/// The smallest: what a decoder costs by itself.
+#[divan::bench]
+fn gzip_hello(bencher: Bencher<'_, '_>) {
+    let stream = gzip(b"hello");
+    bencher.bench(|| assert_eq!(decode(b"gzip", black_box(&stream)), Some(5)));
+}
+
+/// 10 MiB out of ten KiB, up to the limit: the worst that an origin can do with gzip.
+#[divan::bench]
+fn gzip_bomb_10_mib(bencher: Bencher<'_, '_>) {
+    let stream = gzip(&vec![0; 11 << 20]);
+    bencher
+        .counter(BytesCount::new(10_usize << 20))
+        .bench(|| assert_eq!(decode(b"gzip", black_box(&stream)), None));
+}
+
+/// 10 MiB out of 27 bytes: the worst with br.
+#[divan::bench]
+fn br_bomb_10_mib(bencher: Bencher<'_, '_>) {
+    let stream = include_bytes!("../tests/data/http/coding/bomb.br");
+    bencher
+        .counter(BytesCount::new(10_usize << 20))
+        .bench(|| assert_eq!(decode(b"br", black_box(stream)), None));
+}
+
+/// A request that every probe shares.
+#[divan::bench]
+fn request_plain(bencher: Bencher<'_, '_>) {
+    let url = "https://shop.example/health".parse().expect("a URL");
+    let template = Template::new(&Parts::new("GET", &url)).expect("it can be sent");
+    bencher.bench(|| template.render(black_box(7)));
+}
+
+/// A request with a UUID of each probe.
+#[divan::bench]
+fn request_uuid(bencher: Bencher<'_, '_>) {
+    let url = "https://shop.example/health?id=${uuid}".parse().expect("a URL");
+    let template = Template::new(&Parts::new("GET", &url)).expect("it can be sent");
+    bencher.bench(|| template.render(black_box(7)));
+}
+
+/// One redirect to a path of the same origin.
+#[divan::bench]
+fn redirect_to_a_path(bencher: Bencher<'_, '_>) {
+    let url = "https://shop.example/health".parse().expect("a URL");
+    let request = Template::new(&Parts::new("GET", &url)).expect("it can be sent").render(0);
+    bencher.bench(|| follow(black_box(&request), &url, 302, b"/login?next=%2Fhealth", Rules::default()));
+}
+
+/// How much content comes of `stream`; `None` if it is too much.
+fn decode(codings: &[u8], stream: &[u8]) -> Option<u64> {
+    let mut decoder = Decoder::new(codings, 10 << 20);
+    let mut content_bytes = 0;
+    for piece in stream.chunks(4016) {
+        decoder.feed(piece, &mut |slice: &[u8]| content_bytes += black_box(slice).len() as u64).ok()?;
+    }
+    decoder.finish().ok().map(|()| content_bytes)
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(content).and_then(|()| encoder.finish()).expect("memory does not fail")
+}
+
+fn page(page_bytes: usize) -> Vec<u8> {
+    let line =
+        |n: usize| format!("<li class=\"item\"><a href=\"/shop/item/{n}\">item {}</a></li>\n", n * 7919);
+    let mut page: Vec<u8> = (0..page_bytes / 32).flat_map(|n| line(n).into_bytes()).collect();
+    page.truncate(page_bytes);
+    page
 }
 
 fn chunked(payload_bytes: usize, chunk_bytes: usize) -> Vec<u8> {

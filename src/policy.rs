@@ -547,7 +547,9 @@ mod tests {
             let plain = policy.allows(SocketAddr::new(address.into(), port));
             for disguise in disguises(address) {
                 let hidden = policy.allows(SocketAddr::new(disguise.into(), port));
-                prop_assert!(plain || !hidden, "{address} as {disguise}");
+                // In the operator's own prefix 0/8 reads as the zeros beside another place: see `embedded`.
+                let zeros = address.octets()[0] == 0 && NAT64_LOCAL.contains(&disguise);
+                prop_assert!(plain || !hidden || zeros, "{address} as {disguise}");
             }
         }
 

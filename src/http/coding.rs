@@ -22,8 +22,9 @@
 //!
 //! Invariants: each stage hands out at most the limit, then fails with `body_too_large`, so that a bomb costs what a
 //! body of that size costs, times the stages; a failure is final; content does not depend on the cut. (Before a
-//! failure, br may hand out more or less of it; so where one stream is both broken and too large, either may be said.) Memory: 48 KiB per gzip or deflate stage; a window per br stage, which grows
-//! with what it has handed out, up to 16 MiB.
+//! failure, br may hand out more or less of it; so where one stream is both broken and too large, either may be
+//! said.) Memory: some 48 KiB per gzip or deflate stage; a window per br stage, which grows with what it has handed
+//! out, up to 16 MiB.
 
 use std::fmt;
 

@@ -1,9 +1,11 @@
-//! What must hold for any bytes whatever: one function for the fuzz target, the property tests and the
-//! test over the fuzz corpus.
+//! What must hold for any bytes whatever: a function for each fuzz target, which the property tests and the test
+//! over the fuzz corpus call too.
 //!
 //! It lives in the library, and not in a test, because the fuzz crate links to it; the program does not call
 //! it, so it is not in there.
 
+use super::body::{Body, Framing};
+use super::coding::{DECODED_SLICE_BYTES, Decoder};
 use super::head::LOCATION_BYTES_MAX;
 use super::{Progress, Response};
 use crate::config::BODY_BYTES_MAX;
@@ -146,6 +148,100 @@ pub fn check(data: &[u8]) {
     let mut random = u64::from(*seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     assert_same(&whole, &run(head_request, random_cuts(stream, &mut random)));
     assert_same(&whole, &run_head_apart(head_request, random_cuts(stream, &mut random)));
+}
+
+/// Checks arbitrary bytes as a chunked body, by themselves and behind a head: the first seeds the cuts, the rest is
+/// the body. Panics where an invariant is broken.
+pub fn check_chunked(data: &[u8]) {
+    let [seed, stream @ ..] = data else { return };
+    let mut random = u64::from(*seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let whole = run_chunked([stream]);
+    assert_same_chunked(&whole, &run_chunked(stream.chunks(1)));
+    assert_same_chunked(&whole, &run_chunked(random_cuts(stream, &mut random)));
+    let response = run(false, [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", stream]);
+    assert_eq!(response.payload, whole.payload, "a head in front changes nothing");
+    assert_eq!(response.end.err(), whole.failure, "a head in front changes nothing");
+    assert!(!response.reusable || !whole.anomaly, "after an anomaly nothing is reused");
+}
+
+/// What came of a chunked body.
+struct Chunked {
+    payload: Vec<u8>,
+    failure: Option<Failure>,
+    /// Meaningful where nothing failed.
+    consumed_bytes: usize,
+    anomaly: bool,
+}
+
+fn run_chunked<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Chunked {
+    let mut body = Body::new(Framing::Chunked).expect("no length is announced");
+    let mut payload = Vec::new();
+    let mut consumed_bytes = 0;
+    let mut failure = None;
+    for piece in pieces {
+        match body.feed(piece, &mut |part: &[u8]| payload.extend_from_slice(part)) {
+            Ok(Progress::More) => consumed_bytes += piece.len(),
+            Ok(Progress::Complete { consumed }) => {
+                assert!(consumed <= piece.len(), "no more is consumed than was fed");
+                consumed_bytes += consumed;
+                break;
+            }
+            Err(class) => {
+                failure = Some(class);
+                break;
+            }
+        }
+        assert!(payload.len() <= consumed_bytes, "payload is not made up");
+    }
+    assert_eq!(body.payload_bytes(), payload.len() as u64, "payload is counted");
+    let failure = failure.or_else(|| body.eof().err());
+    Chunked { payload, failure, consumed_bytes, anomaly: body.anomaly() }
+}
+
+fn assert_same_chunked(whole: &Chunked, cut: &Chunked) {
+    assert_eq!(whole.payload, cut.payload, "payload depends on the cut");
+    assert_eq!(whole.failure, cut.failure, "the failure depends on the cut");
+    if whole.failure.is_none() {
+        assert_eq!(whole.consumed_bytes, cut.consumed_bytes, "the end depends on the cut");
+        assert_eq!(whole.anomaly, cut.anomaly, "the anomaly depends on the cut");
+    }
+}
+
+/// Checks arbitrary bytes as coded content: the first byte chooses the codings, the second seeds the cuts, the rest
+/// is the payload. Panics where an invariant is broken.
+pub fn check_coding(data: &[u8]) {
+    const CODINGS: [&str; 8] =
+        ["gzip", "deflate", "br", "gzip, br", "br, gzip", "deflate, deflate", "gzip, gzip, gzip", "identity"];
+    const LIMIT_BYTES: u64 = 256 * 1024;
+    let [choice, seed, stream @ ..] = data else { return };
+    let codings = CODINGS[usize::from(*choice) % CODINGS.len()];
+    let decode = |pieces: Vec<&[u8]>| {
+        let mut decoder = Decoder::new(codings.as_bytes(), LIMIT_BYTES);
+        let mut content = Vec::new();
+        let mut result = Ok(());
+        for piece in pieces {
+            result = result.and_then(|()| {
+                decoder.feed(piece, &mut |slice: &[u8]| {
+                    assert!(!slice.is_empty() && slice.len() <= DECODED_SLICE_BYTES.max(piece.len()));
+                    content.extend_from_slice(slice);
+                })
+            });
+        }
+        let end = decoder.finish();
+        assert!(result.is_ok() || end == result, "a failure is final");
+        assert_eq!(decoder.content_bytes(), content.len() as u64, "content is counted");
+        assert!(decoder.content_bytes() <= LIMIT_BYTES, "content is bounded");
+        (end, content)
+    };
+    let whole = decode(vec![stream]);
+    let mut random = u64::from(*seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for pieces in [stream.chunks(1).collect(), random_cuts(stream, &mut random)] {
+        let cut = decode(pieces);
+        assert_eq!(whole.0.is_ok(), cut.0.is_ok(), "the verdict depends on the cut");
+        let shared_bytes = whole.1.len().min(cut.1.len());
+        assert_eq!(whole.1[..shared_bytes], cut.1[..shared_bytes], "content depends on the cut");
+        assert!(whole.0.is_err() || whole.1.len() == cut.1.len(), "content depends on the cut");
+    }
 }
 
 /// Asserts that two cuts of the same bytes led to the same verdict. How early a failure is certain may

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::head::work;
-use super::invariants::{End, Verdict, assert_same, check, random_cuts, run};
+use super::invariants::{End, Verdict, assert_same, check, check_chunked, check_coding, random_cuts, run};
 use super::*;
 use crate::config::{
     BODY_BYTES_MAX, CHUNK_EXCESS_BYTES_MAX, CHUNK_LINE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX,
@@ -191,8 +191,59 @@ fn fuzz_corpus_is_made_of_the_vectors_and_holds() {
         let written = std::fs::read(&path).unwrap_or_default();
         assert!(written == seed, "{} is out of date; run with WRITE_CORPUS=1", path.display());
     }
-    for path in data_directory("fuzz/corpus/response").into_iter().chain(data_directory("fuzz/regressions")) {
+    for path in data_directory("fuzz/corpus/response") {
         check(&std::fs::read(path).unwrap());
+    }
+    // Whichever target an input broke, it must break none.
+    for path in data_directory("fuzz/regressions") {
+        let input = std::fs::read(path).unwrap();
+        check(&input);
+        check_chunked(&input);
+        check_coding(&input);
+    }
+}
+
+/// The chunked bodies among the vectors, and coded streams, as seeds of the other two targets.
+#[test]
+fn seeds_of_chunks_and_codings_are_written_and_hold() {
+    let mut seeds = Vec::new();
+    for case in cases() {
+        let input = case.input.bytes();
+        let head_bytes = input.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
+        let is_chunked = input[..head_bytes].windows(7).any(|window| window.eq_ignore_ascii_case(b"chunked"));
+        if is_chunked && input.len() <= 512 {
+            seeds.push(("chunked", case.name.clone(), [&[7], &input[head_bytes..]].concat()));
+        }
+    }
+    for (choice, file) in [(2, "hello.br"), (2, "empty.br"), (2, "page-window-10.br"), (2, "bomb.br")] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/http/coding").join(file);
+        seeds.push(("coding", file.to_owned(), [&[choice, 7], &std::fs::read(path).unwrap()[..]].concat()));
+    }
+    // "hello", by zlib: as gzip, with a wrapper, and without.
+    const GZIP: &[u8] =
+        b"\0\x07\x1f\x8b\x08\0\0\0\0\0\0\xff\xcb\x48\xcd\xc9\xc9\x07\0\x86\xa6\x10\x36\x05\0\0\0";
+    const ZLIB: &[u8] = b"\x01\x07\x78\x9c\xcb\x48\xcd\xc9\xc9\x07\0\x06\x2c\x02\x15";
+    const RAW: &[u8] = b"\x01\x07\xcb\x48\xcd\xc9\xc9\x07\0";
+    for (name, seed) in [("gzip", GZIP), ("zlib", ZLIB), ("raw", RAW)] {
+        seeds.push(("coding", name.to_owned(), seed.to_vec()));
+    }
+    for (target, name, seed) in seeds {
+        let file_name: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let path = directory.join(file_name);
+        if std::env::var_os("WRITE_CORPUS").is_some() {
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(&path, &seed).unwrap();
+        }
+        let written = std::fs::read(&path).unwrap_or_default();
+        assert!(written == seed, "{} is out of date; run with WRITE_CORPUS=1", path.display());
+    }
+    for path in data_directory("fuzz/corpus/chunked") {
+        check_chunked(&std::fs::read(path).unwrap());
+    }
+    for path in data_directory("fuzz/corpus/coding") {
+        check_coding(&std::fs::read(path).unwrap());
     }
 }
 
@@ -289,6 +340,18 @@ proptest! {
     #[test]
     fn likely_words_hold_the_invariants(flags in 0_u8..2, seed in any::<u8>(), stream in stream_of_words()) {
         check(&[&[flags, seed], &stream[..]].concat());
+    }
+
+    #[test]
+    fn likely_chunks_hold_the_invariants(seed in any::<u8>(), stream in stream_of_words()) {
+        // Behind the status line that every such stream begins with.
+        let behind = stream.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        check_chunked(&[&[seed], &stream[behind..]].concat());
+    }
+
+    #[test]
+    fn any_bytes_in_any_coding_hold_the_invariants(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+        check_coding(&data);
     }
 
     #[test]
