@@ -46,8 +46,8 @@ struct Vector {
     url: &'static str,
     failure: Option<Failure>,
     status: Option<i64>,
-    /// The last phase reached, as an index into [`Phases::NAMES`].
-    phase: usize,
+    /// The last phase reached, as an index into [`Phases::NAMES`], if any was.
+    phase: Option<usize>,
     /// Whether the connection may serve another probe.
     kept: bool,
 }
@@ -68,7 +68,10 @@ impl Vector {
             url,
             failure: if failure == "up" { None } else { Some(named(failure)?) },
             status: if status == "-" { None } else { Some(status.parse().ok()?) },
-            phase: Phases::NAMES.iter().position(|name| *name == phase)?,
+            phase: match phase {
+                "none" => None,
+                phase => Some(Phases::NAMES.iter().position(|name| *name == phase)?),
+            },
             kept: ["closed", "kept"].iter().position(|word| *word == then)? == 1,
         })
     }
@@ -88,13 +91,14 @@ impl Vector {
     /// Whether a phase must have happened.
     fn reaches(&self, phase: &str, reused: bool) -> bool {
         let at = |name| Phases::NAMES.iter().position(|other| *other == name).unwrap();
+        let Some(last) = self.phase else { return false };
         match phase {
-            // Names are resolved before probing starts; only who has no address is seen to have looked.
-            "resolve" => self.phase == at("resolve"),
-            "connect" => self.phase >= at("connect") && !reused,
+            // Whose URL has an address has nothing to look for.
+            "resolve" => last == at("resolve"),
+            "connect" => last >= at("connect") && !reused,
             // There is none without TLS.
             "tls" => false,
-            later => self.phase >= at(later),
+            later => last >= at(later),
         }
     }
 }
