@@ -78,7 +78,9 @@ static BODIES: LazyLock<[(&str, Vec<u8>); 4]> = LazyLock::new(|| {
     let html = "<div class=\"row\"><p>Lorem ipsum dolor sit amet, consectetur <b>adipiscing</b> elit.</p>\n\
         <a href=\"/item/1234?ref=home\">see more &raquo;</a></div>\n<!-- Version 2.1.3 of 17 May -->\n";
     let json = "{\"id\":\"0badcafe\",\"name\":\"widget 17\",\"status\":\"pending\",\"tags\":[\"a\",\"b\"],\"price\":12.50},\n";
-    let line = "you are most kindly invited to the meeting at nine in hall 12 or on Friday in hall 100 at noon, dear all; ";
+    // Bytes that leave a state stand so close that skipping does not pay: `w` and `f` for the lookaheads.
+    let line = "few of you know how we wonder if wolves were fit for halls of wood two feet wide, or if we fly off on \
+        Friday; ";
     let hostile = "WelcomWelcome to nginFatal erro<title>Example Stor\"status\":\"o<div id=\"app\">checkou\"id\":\"0badcafe\" ";
     [("html", html), ("json", json), ("lines", line), ("hostile", hostile)]
         .map(|(name, part)| (name, part.bytes().cycle().take(BODY_BYTES).collect()))

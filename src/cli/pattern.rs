@@ -106,7 +106,7 @@ fn try_on(file: &str, matcher: &Arc<Matcher>) -> Result<Tried, Error> {
 /// Megabytes (10⁶) per second; nothing if too little was measured to say.
 #[expect(clippy::cast_precision_loss, reason = "a rate is a measure")]
 fn mb_per_s(bytes: u64, ns: u64) -> Option<f64> {
-    const NS_MIN: u64 = 1_000;
+    const NS_MIN: u64 = 10_000;
     (ns >= NS_MIN).then(|| (bytes as f64 * 1e3 / ns as f64).round())
 }
 

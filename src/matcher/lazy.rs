@@ -40,7 +40,7 @@ impl Lazy {
 
     /// Bytes of the shared part.
     pub(super) fn bytes(&self) -> usize {
-        self.dfa.memory_usage()
+        self.dfa.memory_usage() + self.dfa.get_nfa().memory_usage()
     }
 
     pub(super) fn start(&self) -> LazyRun {
