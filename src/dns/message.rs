@@ -6,11 +6,11 @@
 //!          QR opcode AA TC RD · RA Z AD CD rcode
 //! ```
 //!
-//! [`read`] walks a message in place and builds nothing but the addresses it hands back. Names are compared
-//! where they stand; a general decoder builds each of them, and follows compression pointers as long as they
-//! lead backwards: in 64 KiB that is thousands of hops for each of thousands of names, and a tenth of a second
-//! of a shard's time for one hostile answer. Here a name has [`POINTERS_MAX`] hops, and the section that is of
-//! no use (additional) is not looked at.
+//! [`read`] walks a message in place and builds nothing but the addresses it hands back. Names are compared where
+//! they stand. A general decoder builds each of them, and follows compression pointers as long as they lead
+//! backwards: 64 KiB of such chains, which one hostile answer can hold, took hickory-proto 0.26.3 148 ms of a shard's
+//! time, and take 0.2 ms here, where a name has at most [`POINTERS_MAX`] of them (the test `chains_of_pointers…`,
+//! with `DNS_ORACLE_COST` set, development profile). The additional section is of no use, and not looked at.
 //!
 //! In scope: A and AAAA, CNAME chains, NXDOMAIN and NODATA with their SOA (RFC 2308), truncation, EDNS(0) for
 //! its buffer size alone (RFC 6891). Out of scope: who asks whom and when ([`super::resolver`]), DNSSEC (the
