@@ -269,8 +269,10 @@ SELECT
         WHEN m.address_hi = 0 AND m.address_lo >> 32 = 65535 THEN printf('%d.%d.%d.%d', (m.address_lo >> 24) & 255,
             (m.address_lo >> 16) & 255, (m.address_lo >> 8) & 255, m.address_lo & 255)
         ELSE printf('%x:%x:%x:%x:%x:%x:%x:%x',
-            (m.address_hi >> 48) & 65535, (m.address_hi >> 32) & 65535, (m.address_hi >> 16) & 65535, m.address_hi & 65535,
-            (m.address_lo >> 48) & 65535, (m.address_lo >> 32) & 65535, (m.address_lo >> 16) & 65535, m.address_lo & 65535)
+            (m.address_hi >> 48) & 65535, (m.address_hi >> 32) & 65535,
+            (m.address_hi >> 16) & 65535, m.address_hi & 65535,
+            (m.address_lo >> 48) & 65535, (m.address_lo >> 32) & 65535,
+            (m.address_lo >> 16) & 65535, m.address_lo & 65535)
     END AS address,
     m.lag_us / 1000.0 AS lag_ms,
     nullif(m.resolve_us, -1) / 1000.0 AS resolve_ms,
@@ -321,8 +323,10 @@ SELECT
         WHEN m.address_hi = 0 AND m.address_lo >> 32 = 65535 THEN printf('%d.%d.%d.%d', (m.address_lo >> 24) & 255,
             (m.address_lo >> 16) & 255, (m.address_lo >> 8) & 255, m.address_lo & 255)
         ELSE printf('%x:%x:%x:%x:%x:%x:%x:%x',
-            (m.address_hi >> 48) & 65535, (m.address_hi >> 32) & 65535, (m.address_hi >> 16) & 65535, m.address_hi & 65535,
-            (m.address_lo >> 48) & 65535, (m.address_lo >> 32) & 65535, (m.address_lo >> 16) & 65535, m.address_lo & 65535)
+            (m.address_hi >> 48) & 65535, (m.address_hi >> 32) & 65535,
+            (m.address_hi >> 16) & 65535, m.address_hi & 65535,
+            (m.address_lo >> 48) & 65535, (m.address_lo >> 32) & 65535,
+            (m.address_lo >> 16) & 65535, m.address_lo & 65535)
     END AS address,
     m.lag_us / 1000.0 AS lag_ms,
     nullif(m.resolve_us, -1) / 1000.0 AS resolve_ms,

@@ -620,7 +620,8 @@ fn fields(value: DeValue<'_>) -> Result<Vec<(String, String)>, Mistake> {
         if fields.len() <= crate::config::REQUEST_FIELDS_MAX
             && fields.iter().any(|(other, _)| other.eq_ignore_ascii_case(&name))
         {
-            let message = format!("{name} is given twice; write {name} = [\"…\", \"…\"] for two values");
+            let message =
+                format!("{0} is given twice; write {0} = [\"…\", \"…\"] for two values", bare(&name));
             return Err((Some(at), message));
         }
         let values = strings(value.into_inner(), EXAMPLE);

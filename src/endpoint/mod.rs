@@ -26,6 +26,7 @@ pub mod draft;
 pub mod duration;
 pub mod file;
 pub mod generate;
+pub mod invariants;
 mod method;
 mod partition;
 pub mod record;

@@ -7,7 +7,8 @@
 //! Out of scope: SQL. What a value may be is [`Draft::validate`]'s business, so that a row that somebody edited is
 //! held to the same rules as a file.
 //!
-//! Invariant: `draft(object(endpoint))` validates to `endpoint`, but for a body that is not text, and [`COLUMNS`] are the object's keys in order.
+//! Invariant: `draft(object(endpoint))` validates to `endpoint`, but for a body that is not text; and [`COLUMNS`]
+//! are the object's keys in order.
 
 use serde_json::{Map, Value};
 

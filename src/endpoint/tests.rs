@@ -27,6 +27,24 @@ fn every_mistake_has_its_line() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Vectors and seeds of the fuzzer, each also with a byte changed here and there.
+#[test]
+fn every_file_keeps_the_invariants() {
+    let full = include_str!("../../tests/data/endpoint_file_full.toml");
+    let files = ERRORS.split("--- ").filter_map(|case| Some(case.split_once('\n')?.1)).chain([full]);
+    for file in files {
+        invariants::check(file.as_bytes());
+        for at in (0..file.len()).step_by(7) {
+            let mut bytes = file.as_bytes().to_vec();
+            bytes[at] = b"\"\n=[]{}'0#\\"[at % 11];
+            invariants::check(&bytes);
+        }
+    }
+    invariants::check(
+        b"[[endpoint]]\nname = 'a'\nurl = 'http://a'\nheaders = { \"a\\nb\" = '1', \"A\\nb\" = '2' }",
+    );
+}
+
 fn parse_one(text: &str) -> Endpoint {
     let endpoints = file::parse(text, "t.toml").unwrap();
     assert_eq!(endpoints.len(), 1);

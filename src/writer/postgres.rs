@@ -375,7 +375,8 @@ impl Delivering {
             let summarize = format!(
                 "SELECT brin_summarize_new_values(index.indexrelid)
                  FROM pg_index AS index JOIN pg_inherits AS parent ON parent.inhrelid = index.indexrelid
-                 WHERE index.indrelid = '{table}'::regclass AND parent.inhparent IN ('metrics_ts'::regclass, 'steps_ts'::regclass)"
+                 WHERE index.indrelid = '{table}'::regclass
+                     AND parent.inhparent IN ('metrics_ts'::regclass, 'steps_ts'::regclass)"
             );
             match client.batch_execute(&summarize).await {
                 Ok(()) => {}
