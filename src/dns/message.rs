@@ -13,7 +13,7 @@
 //! with `DNS_ORACLE_COST` set, development profile). The additional section is of no use, and not looked at.
 //!
 //! In scope: A and AAAA, CNAME chains, NXDOMAIN and NODATA with their SOA (RFC 2308), truncation, EDNS(0) for
-//! its buffer size alone (RFC 6891). Out of scope: who asks whom and when ([`super::resolver`]), DNSSEC (the
+//! its buffer size alone (RFC 6891). Out of scope: who asks whom and when ([`super::Resolver`]), DNSSEC (the
 //! resolver that we ask validates, or does not).
 //!
 //! Invariants: no message is believed whose id or question is not ours; addresses handed back are of the type
