@@ -48,7 +48,7 @@ const PATTERNS: [(&str, &str); 9] = [
     ("founding", FOUNDING),
 ];
 
-const FOUNDING: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
+const FOUNDING: &str = include_str!("../tests/data/patterns/founding.txt");
 
 /// Patterns whose automata are too large, or nearly.
 const BLOW_UPS: [(&str, &str); 6] = [
@@ -77,11 +77,18 @@ fn matcher(name: &str) -> Arc<Matcher> {
 static BODIES: LazyLock<[(&str, Vec<u8>); 4]> = LazyLock::new(|| {
     let html = "<div class=\"row\"><p>Lorem ipsum dolor sit amet, consectetur <b>adipiscing</b> elit.</p>\n\
         <a href=\"/item/1234?ref=home\">see more &raquo;</a></div>\n<!-- Version 2.1.3 of 17 May -->\n";
-    let json = "{\"id\":\"0badcafe\",\"name\":\"widget 17\",\"status\":\"pending\",\"tags\":[\"a\",\"b\"],\"price\":12.50},\n";
+    let json = concat!(
+        r#"{"id":"0badcafe","name":"widget 17","status":"pending","#,
+        r#""tags":["a","b"],"price":12.50},"#,
+        "\n"
+    );
     // Bytes that leave a state stand so close that skipping does not pay: `w` and `f` for the lookaheads.
     let line = "few of you know how we wonder if wolves were fit for halls of wood two feet wide, or if we fly off on \
         Friday; ";
-    let hostile = "WelcomWelcome to nginFatal erro<title>Example Stor\"status\":\"o<div id=\"app\">checkou\"id\":\"0badcafe\" ";
+    let hostile = concat!(
+        r#"WelcomWelcome to nginFatal erro<title>Example Stor"status":"o"#,
+        r#"<div id="app">checkou"id":"0badcafe" "#
+    );
     [("html", html), ("json", json), ("lines", line), ("hostile", hostile)]
         .map(|(name, part)| (name, part.bytes().cycle().take(BODY_BYTES).collect()))
 });

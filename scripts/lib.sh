@@ -13,6 +13,9 @@ export LC_ALL=C.UTF-8
 repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$repository" || exit
 
+# Servers live where an ordinary user's PATH does not look.
+PATH=$PATH:/usr/sbin:/sbin
+
 # Words that every script uses: progress goes to standard error, so that results can be piped.
 say() { printf '%s\n' "$*" >&2; }
 # Exit status 2: something is missing or misspelt, as in the program itself. 1: something failed.

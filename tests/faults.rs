@@ -235,7 +235,8 @@ fn none(differences: &[String]) {
 /// `ringprobe check` with the timeout of these vectors.
 fn check(arguments: &[&str], timeout: Micros) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringprobe"));
-    command.args(["check", "--timeout", &format!("{}ms", timeout.0 / 1_000)]).args(arguments);
+    let timeout = format!("{}ms", timeout.0 / 1_000);
+    command.args(["check", "--set", "redirects = 0", "--timeout", &timeout]).args(arguments);
     command.env_remove("RINGPROBE_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -322,9 +323,32 @@ fn check_alone(url: &str, vector: &Vector) {
     let words: Vec<&str> = row.split_whitespace().collect();
     let status = vector.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
     assert_eq!(words[..3], [url, vector.outcome().name(), &status], "{text}");
-    assert!(vector.failure.is_none_or(|failure| row.contains(&format!("  {}  ", failure.name()))), "{text}");
+    let reason = vector.failure.map_or(String::new(), |failure| format!("  {}", failure.name()));
+    assert!(row.contains(&reason), "{text}");
     // Only who must time out takes a timeout's time.
     assert!(took < TIMEOUT_SHORT.as_duration() + SLACK, "{url}: {took:?}");
+}
+
+#[test]
+fn a_redirect_is_followed_and_each_hop_leaves_its_step() {
+    let world = World::new();
+    let url = format!("http://{}/redirect/3", world.origin.addr());
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_ringprobe")).args(["check", "--json", &url]).output().unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let probe = &said["probes"][0];
+    assert_eq!(
+        (&probe["outcome"], &probe["status"], &probe["redirects"]),
+        (&"up".into(), &200.into(), &3.into())
+    );
+    let steps = probe["steps"].as_array().unwrap();
+    let statuses: Vec<i64> = steps.iter().map(|step| step["status"].as_i64().unwrap()).collect();
+    assert_eq!(statuses, [302, 302, 302, 200]);
+    // What was read from the wire, and how long it took, is the sum of the hops.
+    for column in ["bytes_in", "bytes_out", "connect_us", "processing_us", "transfer_us", "total_us"] {
+        let sum: i64 = steps.iter().filter_map(|step| step[column].as_i64()).sum();
+        assert_eq!(probe[column].as_i64(), Some(sum), "{column}: {said}");
+    }
 }
 
 /// One shard probes every line, fresh and reusing, until each endpoint has been probed twice.
@@ -339,6 +363,7 @@ fn a_connection_is_used_again_only_if_nothing_was_odd() {
             url: Some(world.url(vector)),
             timeout: Some(format!("{}ms", vector.timeout().0 / 1_000)),
             interval: Some(format!("{}ms", INTERVAL.0 / 1_000)),
+            redirects: Some(0),
             connection: Some(connection.name().to_owned()),
             ..Draft::default()
         };

@@ -12,7 +12,7 @@ use ringprobe::matcher::{
 };
 
 /// The pattern that the matcher was made for.
-const FOUNDING: &str = r"(?=^.*you.*welcome)(?!.*forbidden).*\b(?:[a-zA-Z]{3,6}\s?){2,4}\b(?<=\b[a-zA-Z]+\b)\s\d{1,3}(?<!100|200)\s(?:at|on)\s[0-9]{2}:[0-9]{2}(?=\s(?:AM|PM)$)";
+const FOUNDING: &str = include_str!("data/patterns/founding.txt");
 
 /// Numbers that a seed repeats (xorshift64).
 struct Random(u64);

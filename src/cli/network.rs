@@ -15,7 +15,7 @@ use crate::policy::{Policy, Profile};
 /// Arguments about the network.
 #[derive(Debug, Default, Args)]
 pub(super) struct NetworkArguments {
-    /// DNS servers to ask instead of those of /etc/resolv.conf, such as 9.9.9.9 or [2620:fe::9]:53
+    /// DNS servers to ask instead of those of /etc/resolv.conf, such as `9.9.9.9` or `10.0.0.1:5353`
     #[arg(long, env = "RINGPROBE_DNS", value_name = "ADDR[:PORT],…")]
     dns: Option<String>,
     /// Which addresses may be connected to where no rule says: `single-tenant` (all but link-local, cloud metadata,

@@ -121,7 +121,7 @@ async fn load(
         }
         page.retain(|stored| stored.endpoint.options.enabled);
         let added = loading.roster.extend(page, &mut loading.planner);
-        loading.error = loading.error.take().or(added.err());
+        loading.error = loading.error.take().or_else(|| added.err());
     };
     let loading = Loading { roster: Roster::default(), planner, others: 0, error: None };
     let loaded = store.fold_endpoints(loading, add).await.map_err(Error::input)?;

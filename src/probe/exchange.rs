@@ -207,7 +207,7 @@ impl Exchange {
         if let Some(since) = answering_since {
             if self.secured.is_some() {
                 // The last flight of the handshake goes out together with the request.
-                self.asked.get_or_insert(now.max(since));
+                self.asked.get_or_insert_with(|| now.max(since));
             } else {
                 self.answering_ns += now.nanos_since(since);
             }
@@ -373,9 +373,7 @@ impl Exchange {
                 Ok(head_bytes) => rest = &plain[head_bytes..],
                 Err(failure) => return Some(self.ending(Some(failure), arrived)),
             }
-            if response.status().is_none() {
-                return None;
-            }
+            response.status()?;
             body.begin(response);
         }
         let fed = response.feed(rest, &mut |payload| body.push(payload));

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! In scope: phases over all hops, expectations, redirects followed, attempts made, what the sample says.
-//! Out of scope: one exchange ([`exchange`]), names and connections ([`crate::shard::engine`]), where a redirect
+//! Out of scope: one exchange ([`Exchange`]), names and connections ([`crate::shard::engine`]), where a redirect
 //! leads ([`crate::http::redirect`]).
 //!
 //! Phases of hops are summed, as curl and blackbox_exporter do; what each hop took stands in its step. What lies
