@@ -1,8 +1,8 @@
 //! A probing core: one pinned thread, one glommio executor, one task, one ring.
 //!
 //! ```text
-//! turn:  take completions ─► expire deadlines ─► start what is due ─► enter the ring, and wait
-//!                            each is settled      each is submitted   │ nothing in flight or due soon
+//! turn:  take completions ─► expire deadlines ─► start what is due ─► enter the ring, once
+//!        each is settled                                              │ nothing in flight or due soon
 //!                                                                     ▼
 //!                                                            sleep in glommio on the ring's eventfd
 //! ```
@@ -215,15 +215,14 @@ const EVENTFD_BYTES: usize = 8;
 
 /// Expires and starts what is due; whether more is due already.
 ///
-/// Each start is stamped and submitted by itself: of eight that share a stamp and an enter, the last leaves when the
-/// kernel has sent seven others, and that would be its origin's latency.
+/// Each start has a stamp of its own, and all of a turn share an enter: submitting them one by one costs a fresh probe
+/// a fifth (1.31 instead of 1.11 of the floor). On time there is one per turn, and then it is the same.
 fn work(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, now: Mono) -> bool {
     let mut record = |sample| outlet.put(sample);
     engine.expire(now, ring.sockets(), &mut record);
     let mut more_due = true;
     for _ in 0..config::DRAIN_PER_TURN_MAX {
         more_due = engine.start_due(Mono::now(), ring.sockets(), &mut record);
-        ring.sockets().submit();
         if !more_due {
             break;
         }
