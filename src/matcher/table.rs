@@ -273,6 +273,9 @@ pub(super) fn abreast(tables: &[&Table], states: &mut [u32], bytes: &[u8]) -> us
     }
 }
 
+/// Bytes that several tables walk before it is asked whether one of them is certain.
+const ABREAST_STRETCH_BYTES: usize = 32;
+
 /// One loop for a number of tables that is known when it is compiled: their loads do not depend on each other.
 fn abreast_of<const COUNT: usize>(
     tables: [&Table; COUNT],
@@ -283,18 +286,34 @@ fn abreast_of<const COUNT: usize>(
     let mut at: [usize; COUNT] = std::array::from_fn(|index| *states[index] as usize);
     let absorbed_max: [usize; COUNT] = tables.map(|table| table.absorbed_max as usize);
     let class_of: [&[u8; 256]; COUNT] = tables.map(|table| &table.class_of);
-    let mut taken = bytes.len();
-    for (index, byte) in bytes.iter().enumerate() {
-        let mut certain = false;
+    let step = |at: &mut [usize; COUNT], byte: u8| {
         for table in 0..COUNT {
             at[table] =
-                usize::from(cells[table][at[table] + usize::from(class_of[table][usize::from(*byte)])]);
-            certain |= at[table] <= absorbed_max[table];
+                usize::from(cells[table][at[table] + usize::from(class_of[table][usize::from(byte)])]);
         }
-        if certain {
-            taken = index + 1;
-            break;
+    };
+    let certain = |at: &[usize; COUNT]| (0..COUNT).any(|table| at[table] <= absorbed_max[table]);
+    // What absorbs stays absorbed, so it suffices to look once in a while; then the stretch in which it happened is
+    // walked again, because the byte at which it did counts.
+    let mut taken = 0;
+    for stretch in bytes.chunks(ABREAST_STRETCH_BYTES) {
+        let before = at;
+        for byte in stretch {
+            step(&mut at, *byte);
         }
+        if !certain(&at) {
+            taken += stretch.len();
+            continue;
+        }
+        at = before;
+        for byte in stretch {
+            step(&mut at, *byte);
+            taken += 1;
+            if certain(&at) {
+                break;
+            }
+        }
+        break;
     }
     for (state, at) in states.into_iter().zip(at) {
         *state = premultiplied(at);
