@@ -7,12 +7,13 @@
 
 mod support {
     pub(crate) mod dns_server;
+    pub(crate) mod dnsmasq;
+    pub(crate) mod service;
 }
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use hickory_proto::rr::rdata::{A, AAAA, CNAME};
@@ -21,6 +22,7 @@ use ringprobe::clock::{Micros, Mono};
 use ringprobe::dns::{Action, Entropy, Family, Known, Lookup, Mode, QueryId, Resolver, Settings, Transport};
 use ringprobe::sample::Failure;
 use support::dns_server::{DnsServer, Fault, Zone};
+use support::dnsmasq::Dnsmasq;
 
 /// One query's socket.
 enum Socket {
@@ -164,54 +166,6 @@ fn a_server_and_its_faults() {
     assert_eq!(every(&mut driver), Err(Failure::DnsFailed));
 }
 
-/// A dnsmasq of the test's own; it ends with the test.
-struct Dnsmasq {
-    child: Child,
-    address: SocketAddr,
-    _directory: tempfile::TempDir,
-}
-
-impl Dnsmasq {
-    fn start(records: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        // Free a moment ago; nobody else on loopback is after it.
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let conf = directory.path().join("dnsmasq.conf");
-        let own = [
-            "no-resolv",
-            "no-hosts",
-            "bind-interfaces",
-            "listen-address=127.0.0.1",
-            "no-daemon",
-            "cache-size=0",
-            "local=/test/",
-            "user=",
-            "pid-file=",
-        ];
-        let mut lines = own.map(str::to_owned).to_vec();
-        lines.push(format!("port={}", address.port()));
-        lines.extend(records.iter().map(|record| (*record).to_owned()));
-        std::fs::write(&conf, lines.join("\n") + "\n").unwrap();
-        let path = ["/usr/sbin/dnsmasq", "/usr/local/sbin/dnsmasq", "/usr/bin/dnsmasq"];
-        let program = path.into_iter().find(|path| std::path::Path::new(path).exists());
-        let program = program.expect("dnsmasq is missing: apt-get install dnsmasq-base");
-        let child = Command::new(program)
-            .arg(format!("--conf-file={}", conf.display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program}: {error}"));
-        Self { child, address, _directory: directory }
-    }
-}
-
-impl Drop for Dnsmasq {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn dnsmasq() {
     let many: Vec<String> =
@@ -224,15 +178,8 @@ fn dnsmasq() {
         "cname=twice.test,alias.test",
     ];
     records.extend(many.iter().map(String::as_str));
-    let mut server = Dnsmasq::start(&records);
-    let mut driver = Driver::new(&[server.address]);
-    // Until it listens, the kernel refuses; that is remembered for a while, so each try has a resolver of its own.
-    let started = Mono::now();
-    while driver.resolve("web.test", Family::V4, Mode::Every).is_err() {
-        assert!(server.child.try_wait().unwrap().is_none(), "dnsmasq has ended");
-        assert!(Mono::now().since(started) < Duration::from_secs(20), "dnsmasq does not answer");
-        driver = Driver::new(&[server.address]);
-    }
+    let server = Dnsmasq::start(&records);
+    let mut driver = Driver::new(&[server.address()]);
     let check = |driver: &mut Driver, name: &str, family, expected: Result<&[&str], Failure>| {
         let found = driver.resolve(name, family, Mode::Cached);
         let expected = expected.map(|texts| texts.iter().map(ToString::to_string).collect());

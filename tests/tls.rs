@@ -1114,13 +1114,18 @@ fn servers_that_misbehave_over_sockets() {
                 Fault::StallAfter(bytes) => bytes,
                 _ => usize::MAX,
             };
-            let server = TlsServer::start(Arc::new(server_config(&world.leaf(), versions)), fault.clone());
+            let server =
+                TlsServer::start(Arc::new(server_config(&world.leaf(), versions)), fault.clone(), RESPONSE);
             let fetched = fetch(server.addr(), &config, REQUEST, (tls_bytes, usize::MAX), SHORT);
             assert_eq!((fetched.ended, &fetched.plain[..]), (ended, plain), "{fault:?} {versions:?}");
             assert_eq!(fetched.session.is_handshaking(), plain.is_empty(), "{fault:?} {versions:?}");
         }
         // A reset may overtake what was sent before it.
-        let server = TlsServer::start(Arc::new(server_config(&world.leaf(), versions)), Fault::CutOffByReset);
+        let server = TlsServer::start(
+            Arc::new(server_config(&world.leaf(), versions)),
+            Fault::CutOffByReset,
+            RESPONSE,
+        );
         let fetched = fetch(server.addr(), &config, REQUEST, TO_THE_END, SHORT);
         assert_eq!(fetched.ended, Ended::Reset);
         assert!(half.starts_with(&fetched.plain));

@@ -84,20 +84,36 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     roster.extend(endpoints, &mut arguments.network.planner(&surroundings)).map_err(Error::input)?;
     let descriptors_max = limits::descriptors_max()?;
     let cpu = session::placement(Some(1))?.shards[0];
-    let mut samples = collect_once(roster, cpu, descriptors_max, &surroundings).map_err(|error| {
+    let samples = collect_once(roster, cpu, descriptors_max, &surroundings).map_err(|error| {
         Error::failed(format!("cannot probe: {error}; `ringprobe doctor` says what is missing"))
     })?;
-    // Steps come before the sample that they belong to, and are shown below it.
-    samples.sort_by_key(|sample| (sample.endpoint_id, sample.detail.step));
-    let all_up = slots(&samples).all(|sample| sample.outcome == Outcome::Up);
-    let text = if arguments.json { as_json(&names, &samples) } else { as_table(&names, &samples) };
+    let probes = probes(samples);
+    let all_up = probes.iter().all(|probe| probe.sample.outcome == Outcome::Up);
+    let text = if arguments.json { as_json(&names, &probes) } else { as_table(&names, &probes) };
     writeln!(io::stdout(), "{text}").map_err(Error::failed)?;
     Ok(if all_up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The samples of slots, without their steps.
-fn slots(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
-    samples.iter().filter(|sample| sample.detail.step == 0)
+/// A slot's sample, and the steps that led to it.
+struct Probed {
+    sample: Sample,
+    steps: Vec<Sample>,
+}
+
+/// Puts together what a shard has told, in the order in which the endpoints were given. A probe tells its steps and
+/// then its sample, without another's in between; the number of its endpoint would not do, which several addresses of
+/// one name share.
+fn probes(samples: Vec<Sample>) -> Vec<Probed> {
+    let (mut probes, mut steps) = (Vec::new(), Vec::new());
+    for sample in samples {
+        if sample.detail.step > 0 {
+            steps.push(sample);
+        } else {
+            probes.push(Probed { sample, steps: std::mem::take(&mut steps) });
+        }
+    }
+    probes.sort_by_key(|probe| probe.sample.endpoint_id);
+    probes
 }
 
 fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
@@ -128,13 +144,13 @@ fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
 }
 
 /// One row per probe, and one for each of its steps; phases that did not happen are a dash.
-fn as_table(names: &[String], samples: &[Sample]) -> String {
+fn as_table(names: &[String], probes: &[Probed]) -> String {
     let name_columns = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("URL".len());
     let mut text = format!("{:<name_columns$} {:<8} {:>6}", "URL", "OUTCOME", "STATUS");
     let heads = Phases::NAMES.into_iter().chain(["total", "agent"]);
     heads.for_each(|name| append(&mut text, &name.to_uppercase(), 11));
     append(&mut text, "BYTES", 10);
-    for sample in samples {
+    for sample in probes.iter().flat_map(|probe| std::iter::once(&probe.sample).chain(&probe.steps)) {
         let name = match sample.detail.step {
             0 => names.get(index(sample)).cloned().unwrap_or_default(),
             step => format!("  step {step}"),
@@ -193,18 +209,17 @@ fn time(us: i32) -> String {
 }
 
 /// `{"probes": [{"url", …the columns of the metrics table…, "steps": […]}]}`; what did not happen is null.
-fn as_json(names: &[String], samples: &[Sample]) -> String {
-    let probe = |sample: &Sample| {
-        let mut probe = columns(sample);
-        let url = names.get(index(sample)).cloned().unwrap_or_default();
-        let object = probe.as_object_mut().expect("it is one");
+fn as_json(names: &[String], probes: &[Probed]) -> String {
+    let shown = |probe: &Probed| {
+        let mut shown = columns(&probe.sample);
+        let url = names.get(index(&probe.sample)).cloned().unwrap_or_default();
+        let object = shown.as_object_mut().expect("it is one");
         object.shift_insert(0, "url".to_owned(), url.into());
-        let is_step = |step: &&Sample| step.endpoint_id == sample.endpoint_id && step.detail.step > 0;
-        let steps: Vec<Value> = samples.iter().filter(is_step).map(columns).collect();
+        let steps: Vec<Value> = probe.steps.iter().map(columns).collect();
         object.insert("steps".to_owned(), steps.into());
-        probe
+        shown
     };
-    json!({ "probes": slots(samples).map(probe).collect::<Vec<_>>() }).to_string()
+    json!({ "probes": probes.iter().map(shown).collect::<Vec<_>>() }).to_string()
 }
 
 fn columns(sample: &Sample) -> Value {

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use rustls::{ServerConfig, ServerConnection};
 
-/// What a request gets, where it gets one.
+/// What a request usually gets, where it gets one.
 pub(crate) const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// How a server misbehaves.
@@ -53,7 +53,8 @@ pub(crate) struct TlsServer {
 }
 
 impl TlsServer {
-    pub(crate) fn start(config: Arc<ServerConfig>, fault: Fault) -> Self {
+    /// One that has this `response` for whoever gets as far as asking.
+    pub(crate) fn start(config: Arc<ServerConfig>, fault: Fault, response: &'static [u8]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -66,7 +67,7 @@ impl TlsServer {
                     }
                     let (config, fault) = (Arc::clone(&config), fault.clone());
                     // A client that goes in the middle is none of the server's errors.
-                    thread::spawn(move || stream.and_then(|stream| serve(stream, config, &fault)));
+                    thread::spawn(move || stream.and_then(|stream| serve(stream, config, &fault, response)));
                 }
             }
         });
@@ -90,7 +91,12 @@ impl Drop for TlsServer {
 }
 
 /// One connection.
-fn serve(mut stream: TcpStream, config: Arc<ServerConfig>, fault: &Fault) -> std::io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    config: Arc<ServerConfig>,
+    fault: &Fault,
+    response: &[u8],
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     if matches!(fault, Fault::Silence) {
         return hold(&mut stream);
@@ -139,12 +145,17 @@ fn serve(mut stream: TcpStream, config: Arc<ServerConfig>, fault: &Fault) -> std
             request.extend_from_slice(&piece[..bytes]);
         }
     }
-    answer(stream, connection, fault)
+    answer(stream, connection, fault, response)
 }
 
-fn answer(mut stream: TcpStream, mut connection: ServerConnection, fault: &Fault) -> std::io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    mut connection: ServerConnection,
+    fault: &Fault,
+    response: &[u8],
+) -> std::io::Result<()> {
     let half = matches!(fault, Fault::CutOff | Fault::CutOffByReset | Fault::GarbageAfterHalf);
-    connection.writer().write_all(if half { &RESPONSE[..RESPONSE.len() / 2] } else { RESPONSE })?;
+    connection.writer().write_all(if half { &response[..response.len() / 2] } else { response })?;
     if !half && !matches!(fault, Fault::NoGoodbye) {
         connection.send_close_notify();
     }
