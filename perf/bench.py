@@ -41,6 +41,10 @@ class Report:
     def at_most(self, what, wanted, found):
         self.check(what, f"≤ {wanted}", found, found is not None and found <= wanted)
 
+    def note(self, what, found):
+        """A figure that is told, and not judged."""
+        self.check(what, "–", found, True)
+
     def summary(self, summary):
         self.scenarios[-1]["summary"] = summary
 
@@ -117,36 +121,50 @@ class Bench:
         self.arguments = arguments
         self.scratch = pathlib.Path(arguments.scratch)
         self.port = free_port()
-        command = [arguments.ringprobe, "target", "--listen", f"127.0.0.1:{self.port}",
-                   *shlex.split(arguments.target_args)]
-        if arguments.target_cpu >= 0:
-            command = ["taskset", "--cpu-list", str(arguments.target_cpu), *command]
-        with open(self.scratch / "target.log", "w", encoding="utf-8") as log:
-            self.origin = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        await_port(self.port, self.origin)
+        self.origins = []
+        self.serve("target", self.port, [arguments.ringprobe, "target", "--listen", f"127.0.0.1:{self.port}",
+                                         *shlex.split(arguments.target_args)])
+
+    def serve(self, name, port, command):
+        """Starts what answers there, on the origin's CPU, until the end."""
+        if self.arguments.target_cpu >= 0:
+            command = ["taskset", "--cpu-list", str(self.arguments.target_cpu), *command]
+        with open(self.scratch / f"{name}.log", "w", encoding="utf-8") as log:
+            origin = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.origins.append(origin)
+        await_port(port, origin)
+        return origin
 
     def close(self):
-        self.origin.terminate()
-        try:
-            self.origin.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.origin.kill()
+        for origin in self.origins:
+            origin.terminate()
+        for origin in self.origins:
+            try:
+                origin.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                origin.kill()
+
+    def write(self, name, text):
+        path = self.scratch / f"{name}.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
 
     def file(self, name, count, interval_s):
         """An endpoint file: `count` endpoints whose intervals are spread evenly over a range of seconds."""
         low, high = interval_s
-        path = self.scratch / f"{name}.toml"
-        with open(path, "w", encoding="utf-8") as file:
-            file.write('[defaults]\ntimeout = "4s"\n')
-            for index in range(count):
-                interval = low + index % (high - low + 1)
-                file.write(f'\n[[endpoint]]\nname = "e{index}"\ninterval = "{interval}s"\n'
-                           f'url = "http://127.0.0.1:{self.port}/bytes/256?endpoint={index}"\n')
-        return path
+        text = ['[defaults]\ntimeout = "4s"\n']
+        for index in range(count):
+            interval = low + index % (high - low + 1)
+            text.append(f'[[endpoint]]\nname = "e{index}"\ninterval = "{interval}s"\n'
+                        f'url = "http://127.0.0.1:{self.port}/bytes/256?endpoint={index}"\n')
+        return self.write(name, "\n".join(text))
 
-    def start(self, file, store, seconds):
+    def run(self, file, store, seconds, more=()):
+        return self.finish(self.start(file, store, seconds, more), seconds)
+
+    def start(self, file, store, seconds, more=()):
         command = [self.arguments.ringprobe, "run", str(file), "--store", store.url, "--duration", f"{seconds}s",
-                   "--json", *shlex.split(self.arguments.run_args)]
+                   "--json", *more, *shlex.split(self.arguments.run_args)]
         with open(self.scratch / "run.err", "w", encoding="utf-8") as errors:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
                                     text=True)

@@ -15,6 +15,8 @@ import time
 
 from bench import GRACE_SECONDS, LAG_P99_US_MAX, Bench, Postgres, Report, Sqlite, account_for, markdown, record
 from compare import free_port, machine
+from names import names
+from patterns import neighbour, patterns
 
 BYTES_PER_ENDPOINT_MAX = 512
 
@@ -176,11 +178,14 @@ def refused(report, bench, name, words_of_command, words, lines_max=1):
 
 SCENARIOS = {"small-sqlite": small_sqlite, "small-postgres": small_postgres, "large-sqlite": large_sqlite,
              "large-postgres": large_postgres, "outage": outage, "interrupt": interrupt, "bad-input": bad_input}
+# Those that run only when they are named: minutes each, and about one subject.
+MORE_SCENARIOS = {"patterns": patterns, "neighbour": neighbour, "names": names}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="perf/load", description="The README's promises, shown on this machine.")
-    parser.add_argument("--only", help=f"some of: {', '.join(SCENARIOS)}")
+    parser.add_argument("--only", help=f"some of: {', '.join(SCENARIOS)}; or of those that are not "
+                        f"run unless they stand here: {', '.join(MORE_SCENARIOS)}")
     parser.add_argument("--seconds", type=int, default=60, help="length of each run (60)")
     parser.add_argument("--quick", action="store_true", help="runs of 6 s, not recorded")
     parser.add_argument("--run-args", default="", help="more arguments for `ringprobe run`, such as '--cores 1'")
@@ -189,6 +194,8 @@ def main():
     parser.add_argument("--target-args", default="", help="more arguments for `ringprobe target`")
     parser.add_argument("--name", default="load", help="name of the recorded run (load)")
     parser.add_argument("--no-record", action="store_true", help="print only")
+    parser.add_argument("--long", action="store_true", help="names: the resolver is gone for a minute, not for 20 s")
+    parser.add_argument("--family", default="any", help="names: `family` of the endpoints (any)")
     for hidden in ("--ringprobe", "--scratch", "--postgres", "--pg-ctl"):
         parser.add_argument(hidden, required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -199,14 +206,15 @@ def main():
     if arguments.quick:
         arguments.seconds, arguments.no_record = 6, True
     chosen = (arguments.only or ",".join(SCENARIOS)).split(",")
-    unknown = [name for name in chosen if name not in SCENARIOS]
+    scenarios = SCENARIOS | MORE_SCENARIOS
+    unknown = [name for name in chosen if name not in scenarios]
     if unknown:
         parser.error(f"no such scenario: {', '.join(unknown)}")
     report = Report()
     bench = Bench(arguments)
     try:
         for name in chosen:
-            SCENARIOS[name](report, bench)
+            scenarios[name](report, bench)
     finally:
         bench.close()
     facts = machine()
