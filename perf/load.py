@@ -194,6 +194,7 @@ def main():
     parser.add_argument("--target-args", default="", help="more arguments for `ringprobe target`")
     parser.add_argument("--name", default="load", help="name of the recorded run (load)")
     parser.add_argument("--no-record", action="store_true", help="print only")
+    parser.add_argument("--big-bytes", type=int, default=100_000_000, help="neighbour: the large body (100000000)")
     parser.add_argument("--long", action="store_true", help="names: the resolver is gone for a minute, not for 20 s")
     parser.add_argument("--family", default="any", help="names: `family` of the endpoints (any)")
     for hidden in ("--ringprobe", "--scratch", "--postgres", "--pg-ctl"):

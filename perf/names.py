@@ -16,8 +16,8 @@ TTL_S_MAX = 3_600
 INTERVAL_S = 10
 # Flags of a sample: docs/store.md.
 STALE, ASKED = 64, 128
-# After the resolver is back: a query that was lost is given up after 5 s, and some more are in the queue.
-SETTLE_S = 8
+# After the resolver is back: a query that was lost is given up after 5 s, and asked again 4 s after that at the latest.
+SETTLE_S = 10
 # Below this there is no time for all of it; a resolver's timeouts are not a tenth as long in a quick run.
 SECONDS_MIN = 45
 LONG_AWAY_S = 60

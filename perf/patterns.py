@@ -27,7 +27,6 @@ SHARE_POINTS_MAX = 10
 SPEED_BYTES = 4_000_000
 SPEED_RUNS = 7
 
-BIG_BYTES = 100_000_000
 # `.` may be a newline, so that no line of the body decides; and none of the text that is skipped to is far away.
 BIG_PATTERN = "(?s)" + FOUNDING
 NEIGHBOURS = 1_000
@@ -155,20 +154,20 @@ def share_of_matching(report, base, summary, store, founding, own):
 
 def neighbour(report, bench):
     """One body of 100 MB with an unlucky pattern must not be felt by the shard's other endpoints."""
-    seconds = bench.arguments.seconds
+    seconds, big_bytes = bench.arguments.seconds, bench.arguments.big_bytes
     interval_s = 10 if 30 <= seconds else 2
     alone = neighbours_run(report, bench, "neighbours-alone", f"{NEIGHBOURS:,} endpoints at 5 s, one shard", "",
                            seconds)
     alone_us = alone.lag_p99_us()
     report.at_most("lag p99, µs (SQL)", LAG_P99_US_MAX, alone_us)
-    big = (f'[[endpoint]]\nname = "big"\nurl = "http://127.0.0.1:{bench.port}/bytes/{BIG_BYTES}"\n'
+    big = (f'[[endpoint]]\nname = "big"\nurl = "http://127.0.0.1:{bench.port}/bytes/{big_bytes}"\n'
            f'interval = "{interval_s}s"\ntimeout = "{interval_s - 1}s"\nbody_limit = "200MiB"\n'
            f"body_forbid = ['{BIG_PATTERN}']\n")
-    store = neighbours_run(report, bench, "neighbours", f"the same, and one at {interval_s} s with a body of 100 MB "
-                           "and an unlucky pattern", big, seconds)
+    store = neighbours_run(report, bench, "neighbours", f"the same, and one at {interval_s} s with a body of "
+                           f"{big_bytes / 1e6:.0f} MB and an unlucky pattern", big, seconds)
     its = "endpoint_id = (SELECT endpoint_id FROM endpoints WHERE name = 'big')"
     probes, short, total_ms = store.rows(
-        f"SELECT count(*), sum(bytes_in < {BIG_BYTES} OR body <> 1), avg(total_us) / 1e3 FROM metrics WHERE {its}")[0]
+        f"SELECT count(*), sum(bytes_in < {big_bytes} OR body <> 1), avg(total_us) / 1e3 FROM metrics WHERE {its}")[0]
     report.check("large bodies, matched to their end", "> 0, all", f"{probes - (short or 0)} of {probes}",
                  probes and not short)
     report.note("one takes, ms", total_ms and round(total_ms))
