@@ -174,7 +174,10 @@ impl Probe {
 
     /// Adds to our own handling time, ns.
     pub const fn charge(&mut self, cpu_ns: u64) {
-        self.cpu_ns += cpu_ns;
+        match &mut self.exchange {
+            Some(exchange) => exchange.charge(cpu_ns),
+            None => self.cpu_ns += cpu_ns,
+        }
     }
 
     /// The address is known: it was had at `arrived`, which is `now` unless DNS had to be asked.

@@ -517,11 +517,13 @@ impl Engine {
         !self.loose_ends.is_empty() || self.dns_stirred
     }
 
-    /// Adds `cpu_ns` of handling to the probe on `key`, if there is one.
+    /// Adds `cpu_ns` of handling to the probe on `key`, or to the one that has just left it and goes on elsewhere.
     pub fn charge(&mut self, key: ConnId, cpu_ns: u64) {
-        if let Some(Conn::Probing(probe)) = self.conns.at(key)
-            && let Some(flight) = self.probes.at(*probe)
-        {
+        let probe = match self.conns.at(key) {
+            Some(Conn::Probing(probe)) => Some(*probe),
+            _ => self.loose_ends.last().copied(),
+        };
+        if let Some(flight) = probe.and_then(|probe| self.probes.at(probe)) {
             flight.probe.charge(cpu_ns);
         }
     }
