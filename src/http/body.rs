@@ -27,11 +27,11 @@
 //! the reason for which proxies and llhttp refuse it (two parsers disagreeing about where the next response
 //! begins). A bare CR is refused everywhere, as are blanks in front of a size, signs and `0x`.
 //!
-//! Invariants: payload bytes handed out never exceed the announced length, nor `BODY_BYTES_MAX`; framing bytes
+//! Invariants: payload bytes handed out never exceed the announced length, nor the limit that it was made with; framing bytes
 //! are bounded too, by the number of chunks, the payload and `CHUNK_EXCESS_BYTES_MAX`.
 
 use super::Progress;
-use crate::config::{BODY_BYTES_MAX, CHUNK_EXCESS_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
+use crate::config::{CHUNK_EXCESS_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 use crate::sample::Failure;
 
 /// How the end of a body is known.
@@ -50,6 +50,8 @@ pub enum Framing {
 pub struct Body {
     /// Bytes still to come of the announced length or of this chunk; in a size line, the size so far.
     left: u64,
+    /// Most payload that is handed out.
+    bytes_max: u64,
     payload_bytes: u64,
     /// Bytes of this size line or of the trailer section so far.
     line_bytes: u16,
@@ -90,6 +92,7 @@ impl Body {
     /// No body.
     pub const EMPTY: Self = Self {
         left: 0,
+        bytes_max: 0,
         payload_bytes: 0,
         line_bytes: 0,
         excess_bytes: 0,
@@ -97,16 +100,16 @@ impl Body {
         anomaly: false,
     };
 
-    /// A body of which nothing has come yet; `BodyTooLarge` if its announced length is over the limit.
-    pub fn new(framing: Framing) -> Result<Self, Failure> {
+    /// A body of which nothing has come yet and at most `bytes_max` may; `BodyTooLarge` if more is announced.
+    pub fn new(framing: Framing, bytes_max: u64) -> Result<Self, Failure> {
         let (state, left) = match framing {
             Framing::Length(0) => (State::Done, 0),
-            Framing::Length(bytes) if bytes > BODY_BYTES_MAX => return Err(Failure::BodyTooLarge),
+            Framing::Length(bytes) if bytes > bytes_max => return Err(Failure::BodyTooLarge),
             Framing::Length(bytes) => (State::Length, bytes),
             Framing::Chunked => (State::SizeFirst, 0),
             Framing::UntilClose => (State::UntilClose, 0),
         };
-        Ok(Self { left, state, ..Self::EMPTY })
+        Ok(Self { left, bytes_max, state, ..Self::EMPTY })
     }
 
     /// Takes the next bytes, in any cut, and calls `payload` with each part of the body in them.
@@ -125,7 +128,7 @@ impl Body {
                     }
                 }
                 State::UntilClose => {
-                    let room = BODY_BYTES_MAX - self.payload_bytes;
+                    let room = self.bytes_max - self.payload_bytes;
                     self.take(&mut rest, room, payload);
                     if !rest.is_empty() {
                         return Err(Failure::BodyTooLarge);
@@ -177,7 +180,7 @@ impl Body {
         }
         let part_bytes = part.len() as u64;
         self.payload_bytes += part_bytes;
-        debug_assert!(self.payload_bytes <= BODY_BYTES_MAX);
+        debug_assert!(self.payload_bytes <= self.bytes_max);
         part_bytes
     }
 
@@ -272,7 +275,7 @@ impl Body {
     }
 
     fn size_line_ends(&mut self) -> Result<(), Failure> {
-        if self.left > BODY_BYTES_MAX - self.payload_bytes {
+        if self.left > self.bytes_max - self.payload_bytes {
             return Err(Failure::BodyTooLarge);
         }
         // A chunk excuses a short line, and a long one in proportion to what it carries. What is left over

@@ -174,7 +174,7 @@ struct Chunked {
 }
 
 fn run_chunked<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Chunked {
-    let mut body = Body::new(Framing::Chunked).expect("no length is announced");
+    let mut body = Body::new(Framing::Chunked, BODY_BYTES_MAX).expect("no length is announced");
     let mut payload = Vec::new();
     let mut consumed_bytes = 0;
     let mut failure = None;

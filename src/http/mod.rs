@@ -42,7 +42,7 @@ use encoding_rs::Encoding;
 use head::{Head, HeadReader, Notable};
 use wanted::Wanted;
 
-use crate::config::INTERIM_RESPONSES_MAX;
+use crate::config::{BODY_BYTES_MAX, INTERIM_RESPONSES_MAX};
 use crate::sample::Failure;
 
 /// One response, from its first byte to its last.
@@ -51,6 +51,7 @@ pub struct Response {
     head: HeadReader,
     wanted: Option<Arc<Wanted>>,
     body: Body,
+    body_bytes_max: u64,
     charset: Option<&'static Encoding>,
     notable: Option<Box<Notable>>,
     /// Of the final head; 0 before.
@@ -64,8 +65,8 @@ pub struct Response {
     anomaly: bool,
 }
 
-// Held per probe in flight: 16 Ki of them per shard are 1.1 MiB.
-const _: () = assert!(size_of::<Response>() <= 72);
+// Held per probe in flight: 16 Ki of them per shard are 1.4 MiB.
+const _: () = assert!(size_of::<Response>() <= 88);
 const _: () = assert!(INTERIM_RESPONSES_MAX < u8::MAX as u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,7 @@ impl Response {
             head: HeadReader::new(),
             wanted,
             body: Body::EMPTY,
+            body_bytes_max: BODY_BYTES_MAX,
             charset: None,
             notable: None,
             status: 0,
@@ -114,6 +116,13 @@ impl Response {
             keep_alive: true,
             anomaly: false,
         }
+    }
+
+    /// The same with another limit for the body than [`BODY_BYTES_MAX`].
+    #[must_use]
+    pub const fn with_body_limit(mut self, body_bytes_max: u64) -> Self {
+        self.body_bytes_max = body_bytes_max;
+        self
     }
 
     /// Takes the next bytes, in any cut, and calls `payload` with each part of the body in them, in order.
@@ -272,7 +281,7 @@ impl Response {
         let bodiless = self.head_request || matches!(head.status, 204 | 304);
         let framing = if bodiless { Framing::Length(0) } else { head.framing };
         self.keep_alive &= framing != Framing::UntilClose;
-        self.body = Body::new(framing)?;
+        self.body = Body::new(framing, self.body_bytes_max)?;
         Ok(())
     }
 }

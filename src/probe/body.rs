@@ -171,6 +171,12 @@ impl Body {
         Ok(())
     }
 
+    /// Whether nothing that could follow changes what the patterns say.
+    #[must_use]
+    pub const fn is_certain(&self) -> bool {
+        self.verdict.is_some()
+    }
+
     /// The failure that the patterns' verdict amounts to.
     #[must_use]
     pub fn failed_expectation(&self) -> Option<Failure> {

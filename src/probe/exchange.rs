@@ -189,7 +189,8 @@ impl Exchange {
             unsent_bytes: 0,
             flags,
             request: Arc::clone(request),
-            response: Response::expecting(profile.head_request, profile.expect.fields.clone()),
+            response: Response::expecting(profile.head_request, profile.expect.fields.clone())
+                .with_body_limit(profile.expect.body_bytes_max),
             body: Body::new(&profile.expect),
             tls,
         }
@@ -380,18 +381,27 @@ impl Exchange {
         let progress = body.progress(&profile.expect);
         match (fed, progress) {
             (_, BodyProgress::Failed(failure)) => Some(self.ending(Some(failure), arrived)),
+            (Err(Failure::BodyTooLarge), _) if profile.expect.body.is_some() => {
+                match self.body.is_certain() {
+                    true => Some(self.stopped(arrived)),
+                    false => Some(self.ending(Some(Failure::BodyNoVerdict), arrived)),
+                }
+            }
             (Err(failure), _) => Some(self.ending(Some(failure), arrived)),
             (Ok(Progress::Complete { .. }), _) => {
                 let failure = self.body.finish().err();
                 Some(self.ending(failure, arrived))
             }
-            (Ok(Progress::More), BodyProgress::Enough) => {
-                self.flags = self.flags.with(Flags::STOPPED);
-                let ending = self.ending(None, arrived);
-                Some(Ending { parting: Parting::Close, ..ending })
-            }
+            (Ok(Progress::More), BodyProgress::Enough) => Some(self.stopped(arrived)),
             (Ok(Progress::More), BodyProgress::More) => None,
         }
+    }
+
+    /// Enough is known, though there is more to come.
+    fn stopped(&mut self, at: Mono) -> Ending {
+        self.flags = self.flags.with(Flags::STOPPED);
+        let ending = self.ending(None, at);
+        Ending { parting: Parting::Close, ..ending }
     }
 
     /// The connection broke at `seen`, or could not be made.
