@@ -9,8 +9,8 @@
 //! ```
 //!
 //! While it is asked again after its end and nobody has answered for [`STALE_AFTER`], or a try has just failed,
-//! the old addresses are used and flagged as stale (RFC 8767). A name that did not exist is asked
-//! for again; that it has no address of one kind is believed while it has some of the other. A failure is remembered for [`FAILURE_TTL`], so that a broken name is not asked for by every probe of it
+//! the old addresses are used and flagged as stale (RFC 8767). A negative answer is used while it is fresh, never
+//! stale. A failure is remembered for [`FAILURE_TTL`], so that a broken name is not asked for by every probe of it
 //! (RFC 9520).
 //!
 //! In scope: times, and the bounded table. Out of scope: who asks ([`super::resolver`]).
@@ -172,13 +172,7 @@ impl Question {
             if now < answer.expires {
                 return View::Fresh(&answer.what, answer.expires);
             }
-            let stale: Option<&[IpAddr]> = match &answer.what {
-                What::Addresses(addresses) => Some(addresses),
-                // That there is none of this kind, too: or else a name with addresses of the other would be lost.
-                What::NoData => Some(&[]),
-                What::NoName => None,
-            };
-            if let Some(addresses) = stale {
+            if let What::Addresses(addresses) = &answer.what {
                 let overdue = self.wanted_since.is_some_and(|since| now >= since + STALE_AFTER);
                 if now < answer.expires + lifetimes.stale_max && (overdue || self.failure_holds(now)) {
                     return View::Stale(addresses);
@@ -194,7 +188,7 @@ impl Question {
     /// When a stale answer may stand in for the one that is wanted.
     pub(super) fn stale_at(&self, lifetimes: &Lifetimes) -> Option<Mono> {
         let since = self.wanted_since?;
-        let answer = self.answer.as_ref().filter(|answer| !matches!(answer.what, What::NoName))?;
+        let answer = self.answer.as_ref().filter(|answer| matches!(answer.what, What::Addresses(_)))?;
         let at = since + STALE_AFTER;
         (at < answer.expires + lifetimes.stale_max).then_some(at)
     }

@@ -635,8 +635,6 @@ impl Resolver {
                 }
             }
             let (mut stale, mut no_name, mut failure) = (false, false, None);
-            // Said to have nothing, and past its time: that counts beside addresses, and not alone.
-            let mut lapsed = Vec::new();
             for place in from..from + kinds.len() {
                 let question = self.entry(index).questions[place];
                 match self.cache[question].view(&self.lifetimes, now, since) {
@@ -648,7 +646,6 @@ impl Resolver {
                             What::NoName => no_name = true,
                         }
                     }
-                    View::Stale([]) => lapsed.push(question),
                     View::Stale(found) => {
                         addresses.extend_from_slice(found);
                         stale = true;
@@ -657,17 +654,13 @@ impl Resolver {
                     View::Unknown => self.needed.push(question),
                 }
             }
-            let has_lapsed = !lapsed.is_empty();
-            if addresses.is_empty() {
-                self.needed.append(&mut lapsed);
-            }
             if !self.needed.is_empty() {
                 return Step::Needs;
             }
             if !addresses.is_empty() {
                 // What would have been tried next is of no interest any more.
                 self.forget_beyond(index, from + kinds.len());
-                let until = if stale || has_lapsed || failure.is_some() { now } else { until };
+                let until = if stale || failure.is_some() { now } else { until };
                 let addresses = self.shared(index, &addresses);
                 return self.conclude(index, since, Ok(Known { addresses, stale }), until);
             }
