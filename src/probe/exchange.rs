@@ -173,6 +173,9 @@ impl Exchange {
         now: Mono,
         deadline: Mono,
     ) -> Self {
+        // Patterns may be certain within the limit of a body that is longer: then only what is read counts.
+        let announced_max =
+            if profile.expect.body.is_some() { u64::MAX } else { profile.expect.body_bytes_max };
         Self {
             started: now,
             deadline,
@@ -190,7 +193,7 @@ impl Exchange {
             flags,
             request: Arc::clone(request),
             response: Response::expecting(profile.head_request, profile.expect.fields.clone())
-                .with_body_limit(profile.expect.body_bytes_max),
+                .with_body_limit(announced_max),
             body: Body::new(&profile.expect),
             tls,
         }
