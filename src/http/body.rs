@@ -27,8 +27,8 @@
 //! the reason for which proxies and llhttp refuse it (two parsers disagreeing about where the next response
 //! begins). A bare CR is refused everywhere, as are blanks in front of a size, signs and `0x`.
 //!
-//! Invariants: payload bytes handed out never exceed the announced length, nor the limit that it was made with; framing bytes
-//! are bounded too, by the number of chunks, the payload and `CHUNK_EXCESS_BYTES_MAX`.
+//! Invariants: payload bytes handed out never exceed the announced length, nor the limit that it was made with;
+//! framing bytes are bounded too, by the number of chunks, the payload and `CHUNK_EXCESS_BYTES_MAX`.
 
 use super::Progress;
 use crate::config::{CHUNK_EXCESS_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
