@@ -102,8 +102,6 @@ pub const PARK_MAX: Micros = Micros::from_millis(100);
 
 // --- control --------------------------------------------------------------------------------------------
 
-/// Threads that resolve names before probing starts. They wait rather than work.
-pub const RESOLVE_THREADS: usize = 16;
 /// A run whose lag is above this at p99 judges itself invalid: slots were not probed when they were due.
 pub const LAG_P99_BUDGET: Micros = Micros(2_000);
 /// How often the status block on a terminal is redrawn.
