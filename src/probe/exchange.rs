@@ -5,7 +5,7 @@
 //!            connected            handshake done          first byte           end of response
 //! Connecting ─────────► Securing ───────────────► Waiting ──────────► Reading ─────────────────► ending
 //!     │                    │     (TLS only)          ▲  │                │
-//!     │                    │    start on a reused connection             │
+//!     │                    │   start on a reused connection              │
 //!     └── error, closed, deadline ─────────────────────┴─────────────────┴─────────────────────► ending
 //! ```
 //!
@@ -15,8 +15,8 @@
 //!
 //! A phase ends when the kernel saw the bytes (`arrived`), not when we did (`seen`); the difference is the agent's
 //! delay. For the same reason limits are compared with `arrived`: whether an endpoint made it in time must not
-//! depend on how busy we were. What we take to answer a flight of the handshake is the agent's too, and lies between
-//! two phases, in neither.
+//! depend on how busy we were. While the origin waits for us, to send the request when the connection stands or to
+//! answer a flight of the TLS handshake, time is the agent's too, and lies between two phases, in neither.
 //!
 //! Invariants: phases never overlap and are never negative, and they end at a limit at the latest, however late we
 //! looked. Their sum is the total; what is left out of it is in [`Exchange::agent_ns`].
@@ -39,16 +39,22 @@ pub struct Exchange {
     deadline: Mono,
     /// When the connection stood; the start itself on a reused one.
     connected: Option<Mono>,
+    /// When the first flight of the TLS handshake left.
+    greeted: Option<Mono>,
     /// When the last flight of the origin's handshake arrived.
     secured: Option<Mono>,
-    /// When the request left: with the handshake's end on a plain connection, when we sent it on others.
+    /// When the request left.
     asked: Option<Mono>,
     /// When the first byte of the response arrived.
     first_byte: Option<Mono>,
     /// Latest arrival: what the response's end is, once it is whole.
     last_byte: Mono,
-    /// What we took to answer flights of the handshake, ns: in no phase.
+    /// Since when the origin waits for us.
+    owes_since: Option<Mono>,
+    /// What we took to answer flights of the TLS handshake, ns: in no phase,
     answering_ns: u64,
+    /// nor is what we took to say something else that the origin waited for, ns.
+    keeping_ns: u64,
     /// Σ (seen − arrived) over the bytes that ended a phase, ns.
     waited_ns: u64,
     /// Our own handling so far, ns.
@@ -70,8 +76,6 @@ struct Secured {
     session: tls::Session,
     /// Plaintext of one receive, kept for its memory.
     plain: Vec<u8>,
-    /// When the bytes arrived that wait for an answer of ours.
-    answering_since: Option<Mono>,
 }
 
 /// How an exchange ended.
@@ -129,8 +133,8 @@ pub enum Stage {
 }
 
 impl Exchange {
-    /// An exchange on a new connection, asked for at `now`. With a `session`, the request is sent when the handshake
-    /// is done.
+    /// An exchange on a new connection, asked for at `now`. With a `session`, the request is sent when the TLS
+    /// handshake is done.
     #[must_use]
     pub fn fresh(
         profile: &Profile,
@@ -139,7 +143,7 @@ impl Exchange {
         now: Mono,
         deadline: Mono,
     ) -> Self {
-        let secured = |session| Box::new(Secured { session, plain: Vec::new(), answering_since: None });
+        let secured = |session| Box::new(Secured { session, plain: Vec::new() });
         let tls = session.map(secured);
         let flags = if tls.is_some() { Flags::TLS } else { Flags(0) };
         Self::new(profile, request, tls, flags, now, deadline)
@@ -157,7 +161,6 @@ impl Exchange {
         let mut exchange = Self::fresh(profile, request, session, now, deadline);
         exchange.flags = exchange.flags.with(Flags::REUSED);
         exchange.connected = Some(now);
-        exchange.asked = Some(now);
         if let Some(tls) = &mut exchange.tls {
             exchange.secured = Some(now);
             tls.session.send(request);
@@ -180,11 +183,14 @@ impl Exchange {
             started: now,
             deadline,
             connected: None,
+            greeted: None,
             secured: None,
             asked: None,
             first_byte: None,
             last_byte: now,
+            owes_since: None,
             answering_ns: 0,
+            keeping_ns: 0,
             waited_ns: 0,
             cpu_ns: 0,
             bytes_in: 0,
@@ -199,46 +205,67 @@ impl Exchange {
         }
     }
 
-    /// What TLS wants to be sent, at `now`: the first flight before connecting, later ones as answers.
-    pub fn take_output(&mut self, now: Mono) -> Option<Arc<[u8]>> {
-        let tls = self.tls.as_mut()?;
-        let mut output = Vec::new();
-        tls.session.take_output(&mut output);
-        let answering_since = tls.answering_since.take();
-        if output.is_empty() {
-            return None;
-        }
-        if let Some(since) = answering_since {
-            if self.secured.is_some() {
-                // The last flight of the handshake goes out together with the request.
-                self.asked.get_or_insert_with(|| now.max(since));
+    /// What is to be sent now, if anything: the request on a plain connection that stands, and what TLS wants on
+    /// others. [`Self::departed`] says when it was.
+    pub fn take_output(&mut self) -> Option<Arc<[u8]>> {
+        let output = match &mut self.tls {
+            None if self.connected.is_some() && self.asked.is_none() => Arc::clone(&self.request),
+            None => return None,
+            Some(tls) => {
+                let mut output = Vec::new();
+                tls.session.take_output(&mut output);
+                if output.is_empty() {
+                    self.owes_since = None;
+                    return None;
+                }
+                output.into()
+            }
+        };
+        self.unsent_bytes += output.len() as u64;
+        Some(output)
+    }
+
+    /// What was taken to be sent left at `at`, `bytes` of it at once. For how long the origin had waited for it, ns:
+    /// by so much the deadline has moved.
+    pub fn departed(&mut self, at: Mono, bytes: u64) -> u64 {
+        let at = at.max(self.last_byte);
+        let owed_ns = self.owes_since.take().map_or(0, |since| at.nanos_since(since));
+        self.deadline = Mono(self.deadline.0 + owed_ns);
+        if self.tls.is_some() && self.secured.is_none() {
+            if self.greeted.is_none() {
+                self.greeted = Some(at);
+                self.keeping_ns += owed_ns;
             } else {
-                self.answering_ns += now.nanos_since(since);
+                self.answering_ns += owed_ns;
+            }
+        } else if self.asked.is_none() {
+            // The last flight of the TLS handshake goes out together with the request.
+            self.asked = Some(at);
+            // An origin that speaks before it is spoken to has answered at once.
+            self.last_byte = at;
+            self.keeping_ns += owed_ns;
+            if self.flags.has(Flags::REUSED) {
+                self.keeping_ns += at.nanos_since(self.started);
             }
         }
-        self.unsent_bytes += output.len() as u64;
-        Some(output.into())
+        self.sent(bytes);
+        owed_ns
     }
 
-    /// The connection stands, as we see at `seen`; what was to be sent first is on its way.
+    /// The connection stands, as we see at `seen`.
     ///
     /// The handshake's end has no stamp of the kernel's, but the kernel knows how long it took: what it took us to
-    /// notice is ours. Nothing promises that this completion is seen before those of the bytes that followed: then
-    /// they have said so already.
-    pub fn connected(&mut self, round_trip: Option<Micros>, seen: Mono) {
-        if self.connected.is_none() {
-            let seen = seen.max(self.started);
-            let stood = round_trip.map_or(seen, |span| (self.started + span).min(seen));
-            self.waited_ns += seen.nanos_since(stood);
-            self.connect_at(stood);
+    /// notice is ours.
+    pub fn connected(&mut self, profile: &Profile, round_trip: Option<Micros>, seen: Mono) -> Option<Ending> {
+        let seen = seen.max(self.started);
+        let stood = round_trip.map_or(seen, |span| (self.started + span).min(seen));
+        if stood > self.limit(profile) {
+            return Some(self.timed_out(profile));
         }
-    }
-
-    fn connect_at(&mut self, at: Mono) {
-        self.connected = Some(at);
-        if self.tls.is_none() {
-            self.asked = Some(at);
-        }
+        self.connected = Some(stood);
+        self.last_byte = stood;
+        self.owes_since = Some(stood);
+        None
     }
 
     /// `bytes` left.
@@ -275,7 +302,10 @@ impl Exchange {
         let timeouts = &profile.timeouts;
         match self.stage() {
             Stage::Connecting => timeouts.connect.map(|span| (span, self.started)),
-            Stage::Securing => timeouts.tls.map(|span| (span, self.connected.unwrap_or(self.started))),
+            Stage::Securing => {
+                let greeted = self.greeted.or(self.connected).unwrap_or(self.started);
+                timeouts.tls.map(|span| (span, Mono(greeted.0 + self.answering_ns)))
+            }
             Stage::Waiting => timeouts.ttfb.map(|span| (span, self.asked.unwrap_or(self.started))),
             Stage::Reading => timeouts.idle.map(|span| (span, self.last_byte)),
         }
@@ -296,11 +326,6 @@ impl Exchange {
         if arrived > self.limit(profile) {
             return Some(self.timed_out(profile));
         }
-        if self.connected.is_none() {
-            // Bytes prove a connection: its handshake's completion may be reaped in the same turn, late, or after.
-            self.connect_at(arrived);
-        }
-        self.connected = self.connected.map(|connected| connected.min(arrived));
         self.bytes_in += input.len() as u64;
         if self.tls.is_some() {
             self.received_tls(profile, input, arrived, seen)
@@ -316,7 +341,6 @@ impl Exchange {
         arrived: Mono,
         seen: Mono,
     ) -> Option<Ending> {
-        self.asked = self.asked.map(|asked| asked.min(arrived));
         let first_input = self.first_byte.is_none();
         if first_input {
             self.first_byte = Some(arrived);
@@ -337,7 +361,7 @@ impl Exchange {
         plain.clear();
         let result = tls.session.received(input, &mut plain);
         if self.secured.is_none() {
-            tls.answering_since = Some(arrived);
+            self.owes_since = Some(arrived);
             if result.is_ok() && !tls.session.is_handshaking() {
                 self.secured = Some(arrived);
                 // Its sending ends the agent's part; see `take_output`.
@@ -351,7 +375,7 @@ impl Exchange {
         if !plain.is_empty() {
             if self.first_byte.is_none() {
                 self.first_byte = Some(arrived);
-                self.asked = Some(self.asked.map_or(arrived, |asked| asked.min(arrived)));
+                self.asked.get_or_insert(arrived);
                 self.waited_ns += seen.nanos_since(arrived);
                 ending = self.read(profile, &plain, arrived);
             } else {
@@ -506,10 +530,10 @@ impl Exchange {
         self.tls.map(|tls| tls.session)
     }
 
-    /// (Time that arrived bytes waited for us, and that handshakes waited for our answers; our handling), ns.
+    /// (Time that arrived bytes waited for us, and that the origin did; our handling), ns.
     #[must_use]
     pub const fn agent_ns(&self) -> (u64, u64) {
-        (self.waited_ns + self.answering_ns, self.cpu_ns)
+        (self.waited_ns + self.answering_ns + self.keeping_ns, self.cpu_ns)
     }
 
     /// The phases up to `end`, µs, and how much of the time until then is in none of them.
@@ -526,8 +550,9 @@ impl Exchange {
         let Some(connected_ns) = connected_ns else { return phases };
         let secured_ns = self.secured.map(after_start_ns);
         if self.tls.is_some() && !self.flags.has(Flags::REUSED) {
-            let until_ns = secured_ns.unwrap_or(end_ns).max(connected_ns);
-            let spent_us = span_us(connected_ns, until_ns);
+            let greeted_ns = self.greeted.map_or(connected_ns, after_start_ns);
+            let until_ns = secured_ns.unwrap_or(end_ns).max(greeted_ns);
+            let spent_us = span_us(greeted_ns, until_ns);
             phases.tls_us = (spent_us - clamp_us(self.answering_ns / 1_000)).max(0);
         }
         if self.tls.is_some() && secured_ns.is_none() {
@@ -568,8 +593,6 @@ impl Exchange {
         let own = self.own_limit(profile).map(|(span, from)| from + span);
         let failure = match (self.stage(), own) {
             (_, Some(own)) if at < own => Failure::TotalTimeout,
-            // A handshake seen to end after the deadline was most likely done before it, while we were stopped: the
-            // kernel does not wait for us, and had it been late, the deadline would have been handled first.
             (Stage::Connecting, _) => Failure::ConnectTimeout,
             (Stage::Securing, _) => Failure::TlsTimeout,
             (Stage::Waiting, _) => Failure::TtfbTimeout,

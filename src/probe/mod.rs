@@ -207,6 +207,14 @@ impl Probe {
         self.exchange = Some(exchange);
     }
 
+    /// What the exchange had to say left at `at`, `bytes` of it at once. The probe has as much longer as the origin had
+    /// to wait for it, ns.
+    pub fn departed(&mut self, at: Mono, bytes: u64) -> u64 {
+        let owed_ns = self.exchange.as_mut().map_or(0, |exchange| exchange.departed(at, bytes));
+        self.deadline = Mono(self.deadline.0 + owed_ns);
+        owed_ns
+    }
+
     /// The present hop may not be made, or cannot.
     #[must_use]
     pub fn refused(&self, failure: Failure, now: Mono) -> Ending {

@@ -61,8 +61,17 @@ fn start(plan: &Plan, reused: bool) -> Probe {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
         make(&plan.profile, &request, None, START, probe.deadline()),
     );
-    exchange(&mut probe).sent(100);
+    if reused {
+        say(&mut probe, START);
+    }
     probe
+}
+
+/// Sends what there is to be sent, all at once.
+fn say(probe: &mut Probe, at: Mono) {
+    if let Some(output) = exchange(probe).take_output() {
+        probe.departed(at, output.len() as u64);
+    }
 }
 
 fn exchange(probe: &mut Probe) -> &mut Exchange {
@@ -71,17 +80,18 @@ fn exchange(probe: &mut Probe) -> &mut Exchange {
 
 /// Takes the steps up to the ending.
 fn run(plan: &Plan, probe: &mut Probe, steps: &[Step]) -> Option<Ending> {
-    let (exchange, profile) = (exchange(probe), &plan.profile);
+    let profile = &plan.profile;
     steps.iter().find_map(|step| match *step {
         Connect(us) => {
-            exchange.connected(None, at(us));
-            None
+            let ending = exchange(probe).connected(profile, None, at(us));
+            say(probe, at(us));
+            ending
         }
         Bytes(bytes, arrived, seen) => {
-            exchange.received(profile, bytes.as_bytes(), arrived.map(at), at(seen))
+            exchange(probe).received(profile, bytes.as_bytes(), arrived.map(at), at(seen))
         }
-        Break(how, us) => Some(exchange.broken(profile, how, at(us))),
-        Deadline => Some(exchange.timed_out(profile)),
+        Break(how, us) => Some(exchange(probe).broken(profile, how, at(us))),
+        Deadline => Some(exchange(probe).timed_out(profile)),
     })
 }
 
@@ -197,21 +207,12 @@ fn sequences_make_these_samples() {
             Keep,
         ),
         (
-            "a handshake seen after the first byte arrived ends with it",
+            "bytes that came before the request left answer it at once",
             &[Connect(400), Bytes(WHOLE, Some(300), 410)],
-            [300, 0, 0],
+            [400, 0, 0],
             None,
             NONE,
-            110,
-            Keep,
-        ),
-        (
-            "bytes prove a handshake that was not seen yet",
-            &[Bytes(HEAD, Some(300), 300), Connect(310), Bytes("ok", Some(350), 350)],
-            [300, 0, 50],
-            None,
-            NONE,
-            0,
+            10,
             Keep,
         ),
         (
@@ -251,10 +252,10 @@ fn sequences_make_these_samples() {
             Close,
         ),
         (
-            "a handshake seen after the deadline was made while we were stopped",
-            &[Connect(1_500), Deadline],
-            [1_000, 0, NO],
-            Some(Failure::TtfbTimeout),
+            "a handshake of which only we know is as late as we saw it",
+            &[Connect(1_500)],
+            [1_000, NO, NO],
+            Some(Failure::ConnectTimeout),
             CENSORED,
             0,
             Close,
@@ -402,25 +403,28 @@ fn every_way_to_break_has_its_class_in_every_stage() {
 fn agent_delay_is_waiting_and_processor_time() {
     let plan = plan();
     let mut probe = start(&plan, false);
-    exchange(&mut probe).connected(None, at(100));
+    assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(100)), None);
     probe.charge(1_500);
-    exchange(&mut probe).sent(18);
+    let request_bytes = i32::try_from(exchange(&mut probe).request().len()).unwrap();
+    say(&mut probe, at(110));
     let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(300), 340)]).unwrap();
     let sample = sample(&plan, probe, ending, 2_700);
-    assert_eq!((sample.cpu_ns, sample.agent_us), (4_200, 40 + 4));
-    assert_eq!((sample.bytes_out, sample.bytes_in), (118, i32::try_from(WHOLE.len()).unwrap()));
+    assert_eq!((sample.cpu_ns, sample.agent_us), (4_200, 10 + 40 + 4));
+    assert_eq!((sample.bytes_out, sample.bytes_in), (request_bytes, i32::try_from(WHOLE.len()).unwrap()));
     assert_eq!((sample.ts, sample.endpoint_id, sample.lag_us), (Wall(5), EndpointId(7), 3));
-    assert_eq!((sample.status, sample.outcome, sample.total_us), (200, Outcome::Up, 300));
+    assert_eq!((sample.status, sample.outcome, sample.total_us), (200, Outcome::Up, 290));
 }
 
 #[test]
 fn a_handshake_ends_when_the_kernel_says_and_not_when_we_look() {
     let plan = plan();
     for (round_trip_us, expected) in
-        [(None, ([250, 50, 0], 10)), (Some(100), ([100, 200, 0], 160)), (Some(900), ([250, 50, 0], 10))]
+        [(None, ([250, 50, 0], 10)), (Some(100), ([100, 50, 0], 160)), (Some(900), ([250, 50, 0], 10))]
     {
         let mut probe = start(&plan, false);
-        exchange(&mut probe).connected(round_trip_us.map(Micros), at(250));
+        let round_trip = round_trip_us.map(Micros);
+        assert_eq!(exchange(&mut probe).connected(&plan.profile, round_trip, at(250)), None);
+        say(&mut probe, at(250));
         let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(300), 310)]).unwrap();
         let sample = sample(&plan, probe, ending, 0);
         let Phases { connect_us, processing_us, transfer_us, .. } = sample.phases;
@@ -474,12 +478,17 @@ proptest! {
         let mut ending = None;
         for (later_ns, event) in &events {
             seen = Mono(seen.0 + later_ns);
+            let connecting = exchange(&mut probe).stage() == Stage::Connecting;
+            if connecting && !matches!(event, Event::Break(_)) {
+                ending = exchange(&mut probe).connected(&plan.profile, None, seen);
+                if ending.is_some() {
+                    break;
+                }
+                say(&mut probe, seen);
+            }
             let exchange = exchange(&mut probe);
             ending = match event {
-                Event::Connect => {
-                    exchange.connected(None, seen);
-                    None
-                }
+                Event::Connect => None,
                 Event::Bytes(bytes, stamp) => {
                     let arrived = stamp.map(|off_ns| Mono(seen.0.saturating_add_signed(off_ns)));
                     exchange.received(&plan.profile, bytes.as_bytes(), arrived, seen)
@@ -496,5 +505,19 @@ proptest! {
         holds(&sample);
         prop_assert_eq!(u64::from(sample.total_us.unsigned_abs()), (ending.at.0 - START.0) / 1_000);
         prop_assert_eq!(sample.phases.connect_us == ABSENT, reused);
+    }
+}
+
+#[test]
+fn an_origin_that_waited_for_us_has_as_much_longer() {
+    let plan = plan();
+    for (arrived_us, failure, total_us) in [(1_800, None, 1_000), (1_801, Some(Failure::TtfbTimeout), 1_000)] {
+        let mut probe = start(&plan, false);
+        assert_eq!(exchange(&mut probe).connected(&plan.profile, Some(Micros(100)), at(850)), None);
+        say(&mut probe, at(900));
+        let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(arrived_us), arrived_us)]).unwrap();
+        let sample = sample(&plan, probe, ending, 0);
+        assert_eq!((sample.failure(), sample.total_us, sample.agent_us), (failure, total_us, 800));
+        assert_eq!(sample.phases.processing_us, 900);
     }
 }

@@ -57,18 +57,28 @@ type ProbeId = Key;
 
 /// What the engine asks of whoever owns the sockets.
 pub trait Wire {
-    /// Connects along `route`, sends `first` as soon as that worked, and receives until told to close.
+    /// Connects along `route`, and receives until told to close.
     ///
     /// Refusing means that this process has no more sockets to give, which is no fault of the endpoint.
-    fn open(&mut self, conn: ConnId, route: Route<'_>, first: &Arc<[u8]>) -> Result<(), NoSocket>;
-    /// Sends more on a connection that stands, behind what is being sent.
-    fn send(&mut self, conn: ConnId, bytes: &Arc<[u8]>);
+    fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket>;
+    /// Sends on a connection that stands, behind what is being sent. What cannot leave at once is heard of by
+    /// [`Event::Sent`], and a failure by [`Event::Broken`].
+    fn send(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Departure;
     /// Makes sure that a break is heard of on a connection that lives on after it has received something. Asking
     /// again costs nothing.
     fn watch(&mut self, conn: ConnId);
     /// Gives the connection up, whatever is in flight on it; `abruptly` with a RST. Nothing more is heard of it but,
     /// if the answer is [`Close::Pending`], one [`Event::Released`].
     fn close(&mut self, conn: ConnId, abruptly: bool) -> Close;
+}
+
+/// What a call to send came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// When it began to leave.
+    pub at: Mono,
+    /// How much has left, bytes.
+    pub bytes: u64,
 }
 
 /// The way to an address.
@@ -103,7 +113,7 @@ pub enum Event<'a> {
         /// How long the kernel says that it took, if nothing was lost on the way; its completion may be seen late.
         round_trip: Option<Micros>,
     },
-    /// So many bytes have left: all that one call asked to send.
+    /// So many bytes have left, that could not when they were asked to be sent.
     Sent(u64),
     /// Bytes, with the time at which the kernel had them.
     Received {
@@ -255,8 +265,8 @@ enum Conn {
     Idle { endpoint: u32, address: SocketAddr, session: Option<Box<tls::Session>> },
     /// Done; the origin's FIN is awaited.
     Lingering,
-    /// A question to a DNS server.
-    Asking(QueryId),
+    /// A question to a DNS server, and its message until that is sent.
+    Asking(QueryId, Option<Arc<[u8]>>),
     /// Given up; its release is awaited.
     Closing,
 }
@@ -425,14 +435,20 @@ impl Engine {
                 let probe = *probe;
                 self.handle_probe(probe, key, event, seen, wire)
             }
-            (Conn::Asking(query), event) => {
+            (Conn::Asking(query, message), event) => {
                 let query = *query;
                 match event {
+                    Event::Connected { .. } => {
+                        if let Some(message) = message.take() {
+                            wire.send(key, &message);
+                        }
+                        return None;
+                    }
                     Event::Received { bytes, arrived } => {
                         self.resolver.answered(query, bytes, arrived.unwrap_or(seen).min(seen), seen);
                     }
                     Event::Broken(_) => self.resolver.failed(query, seen),
-                    Event::Connected { .. } | Event::Sent(_) | Event::Released => return None,
+                    Event::Sent(_) | Event::Released => return None,
                 }
                 self.dns_stirred = true;
                 None
@@ -469,8 +485,13 @@ impl Engine {
         let exchange = flight.probe.exchange().expect("a probe on a connection has an exchange");
         let ending = match event {
             Event::Connected { round_trip } => {
-                exchange.connected(round_trip, seen);
-                None
+                let ending = exchange.connected(profile, round_trip, seen);
+                if ending.is_none() {
+                    self.say(key, conn, wire);
+                    self.arm_stage(key, seen);
+                    return None;
+                }
+                ending
             }
             Event::Sent(bytes) => {
                 exchange.sent(bytes);
@@ -744,11 +765,7 @@ impl Engine {
         );
         flight.conn = Some(conn);
         flight.probe.begin(address, exchange);
-        let exchange = flight.probe.exchange().expect("it has just begun");
-        match exchange.take_output(now) {
-            Some(sealed) => wire.send(conn, &sealed),
-            None => wire.send(conn, &request),
-        }
+        self.say(key, conn, wire);
         self.arm_stage(key, now);
     }
 
@@ -792,11 +809,10 @@ impl Engine {
                 return;
             }
         };
-        let mut exchange = Exchange::fresh(profile, &request, session, now, flight.probe.deadline());
-        let first = exchange.take_output(now).unwrap_or(request);
+        let exchange = Exchange::fresh(profile, &request, session, now, flight.probe.deadline());
         let route = Route { address, transport: Transport::Tcp, source: profile.source.as_ref() };
         let opened = match self.conns.insert(Conn::Probing(key)) {
-            Ok(conn) => match wire.open(conn, route, &first) {
+            Ok(conn) => match wire.open(conn, route) {
                 Ok(()) => Some(conn),
                 Err(NoSocket) => {
                     self.conns.remove(conn);
@@ -831,15 +847,25 @@ impl Engine {
         }
     }
 
+    /// Sends what the exchange of a probe has to say, if anything.
+    fn say(&mut self, key: ProbeId, conn: ConnId, wire: &mut impl Wire) {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let Some(output) = flight.probe.exchange().and_then(Exchange::take_output) else { return };
+        let Departure { at, bytes } = wire.send(conn, &output);
+        let owed_ns = flight.probe.departed(at, bytes);
+        if owed_ns >= config::AGENT_OWES.as_nanos() {
+            // Whether what arrives is in time is for the probe to say; this is for what never arrives.
+            let watched = &self.watched[flight.endpoint as usize];
+            self.totals.disarm(key.index);
+            self.totals.arm(key.index, self.profiles[watched.profile as usize].total, at);
+        }
+    }
+
     /// What a probe left to be done.
     fn tie_up(&mut self, key: ProbeId, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
         let Some(flight) = self.probes.at(key) else { return };
         match (flight.conn, flight.probe.exchange()) {
-            (Some(conn), Some(exchange)) => {
-                if let Some(answer) = exchange.take_output(now) {
-                    wire.send(conn, &answer);
-                }
-            }
+            (Some(conn), Some(_)) => self.say(key, conn, wire),
             (None, _) if std::mem::take(&mut flight.again) => {
                 flight.probe.go_on(now);
                 if let Some(name) = flight.borrowed.take() {
@@ -858,8 +884,9 @@ impl Engine {
             match action {
                 Action::Ask { query, server, transport, message } => {
                     let route = Route { address: server, transport, source: None };
-                    let opened = self.conns.insert(Conn::Asking(query)).ok().filter(|conn| {
-                        let opened = wire.open(*conn, route, &message.into()).is_ok();
+                    let asking = Conn::Asking(query, Some(message.into()));
+                    let opened = self.conns.insert(asking).ok().filter(|conn| {
+                        let opened = wire.open(*conn, route).is_ok();
                         if !opened {
                             self.conns.remove(*conn);
                         }

@@ -4,11 +4,16 @@
 //! only inside our own `io_uring_enter`), a provided buffer ring, and one enter per turn. A connection costs
 //!
 //! ```text
-//! fresh:   CONNECT ─link─► SEND ─link─► RECVMSG(multishot)      three entries, one submission
-//! more:                    SEND                                  the receive is armed already
+//! fresh:   CONNECT, then send(2) and RECVMSG(multishot)
+//! more:    send(2); the receive is armed already
 //! watched: POLL_ADD, once, if the connection lives on after its first bytes
 //! close:   (ASYNC_CANCEL if something is in flight) CLOSE
 //! ```
+//!
+//! What is sent leaves by `send(2)` and not through the ring: so its stamp can be taken right before it. An entry
+//! leaves when the ring is entered, and a linked one when the kernel comes to run its work, behind that of other
+//! connections: at full load that was 2 ms that looked like the target's. What does not fit the socket's buffer goes
+//! through the ring: there is no hurry left.
 //!
 //! The receive is a multishot `RECVMSG` and not a `RECV` because only a message carries control data: with
 //! `SO_TIMESTAMPING` the kernel tells when it had the bytes (`Documentation/networking/timestamping.rst`).
@@ -21,7 +26,7 @@
 //! cancelled and armed anew until it has said itself how the connection ended, so that no byte in front of the
 //! RST is lost.
 //!
-//! A question to a DNS server is the same chain on a datagram socket, which CONNECT gives a port of its own and a
+//! A question to a DNS server is the same on a datagram socket, which CONNECT gives a port of its own and a
 //! kernel that drops what comes from elsewhere.
 //!
 //! In scope: the life of file descriptors and of everything the kernel has a pointer to.
@@ -54,9 +59,9 @@ use io_uring::types::{BufRingEntry, Fd, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with, sockopt};
 
-use super::engine::{Close, ConnId, Event, NoSocket, Route, Wire};
+use super::engine::{Close, ConnId, Departure, Event, NoSocket, Route, Wire};
 use crate::clock::{Micros, Mono, Reading};
 use crate::config;
 use crate::dns::Transport;
@@ -119,10 +124,12 @@ struct Socket {
     watched: bool,
     /// and has told of one: the receive may have missed it.
     hung_up: bool,
-    /// The bytes being sent: the kernel reads them until SEND completes.
-    sending: Option<Arc<[u8]>>,
+    /// The bytes that SEND sends from some place on: the kernel reads them until it completes.
+    sending: Option<(Arc<[u8]>, usize)>,
     /// What is to be sent after that.
     unsent: Option<Arc<[u8]>>,
+    /// What `send(2)` failed with; told with the next completions.
+    send_error: Option<Errno>,
 }
 
 const BUFFER_GROUP: u16 = 0;
@@ -266,14 +273,6 @@ impl Sockets {
         !self.uring.completion().is_empty()
     }
 
-    /// Submits what was asked for, now and without looking at what came back: what is sent leaves when its start was
-    /// stamped, and not when the rest of the turn is done.
-    pub fn submit(&mut self) {
-        if !self.uring.submission().is_empty() {
-            self.flush();
-        }
-    }
-
     fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.enters += 1;
         self.addresses_used = 0;
@@ -345,7 +344,7 @@ impl Sockets {
         }
         let mut asked_bytes = 0;
         if op == Op::Send {
-            asked_bytes = socket.sending.take().map_or(0, |bytes| bytes.len() as u64);
+            asked_bytes = socket.sending.take().map_or(0, |(bytes, from)| (bytes.len() - from) as u64);
         }
         if socket.closing {
             return (socket.owed == 0).then(|| {
@@ -356,12 +355,14 @@ impl Sockets {
         match (op, completion.result) {
             (Op::Connect, 0) => {
                 let round_trip = socket.fd.as_ref().and_then(handshake_time);
+                self.push_receive(conn);
                 Some(Event::Connected { round_trip })
             }
+            (Op::Send, _) if let Some(errno) = socket.send_error => Some(Event::Broken(broken(op, errno))),
             // With MSG_WAITALL the kernel sends all of it or fails; less than all is a failure half-way.
             (Op::Send, 0..) if u64::from(completion.result.unsigned_abs()) == asked_bytes => {
                 if let Some(bytes) = socket.unsent.take() {
-                    self.push_send(conn, bytes);
+                    self.push_send(conn, bytes, 0);
                 }
                 Some(Event::Sent(asked_bytes))
             }
@@ -402,10 +403,18 @@ impl Sockets {
         }
     }
 
-    fn push_send(&mut self, conn: ConnId, bytes: Arc<[u8]>) {
-        let entry = send_entry(self.raw_fd(conn), span(&bytes));
-        self.sockets[conn.index as usize].sending = Some(bytes);
+    /// Sends `bytes` from `from` on through the ring.
+    fn push_send(&mut self, conn: ConnId, bytes: Arc<[u8]>, from: usize) {
+        let entry = send_entry(self.raw_fd(conn), &bytes[from..]);
+        self.sockets[conn.index as usize].sending = Some((bytes, from));
         self.push(&[entry.user_data(pack(conn, Op::Send))]);
+        self.owe(conn, Op::Send as u8);
+    }
+
+    /// Has a completion tell of what `send(2)` failed with.
+    fn push_send_error(&mut self, conn: ConnId, errno: Errno) {
+        self.sockets[conn.index as usize].send_error = Some(errno);
+        self.push(&[opcode::Nop::new().build().user_data(pack(conn, Op::Send))]);
         self.owe(conn, Op::Send as u8);
     }
 
@@ -478,12 +487,8 @@ impl Sockets {
 }
 
 impl Wire for Sockets {
-    fn open(&mut self, conn: ConnId, route: Route<'_>, first: &Arc<[u8]>) -> Result<(), NoSocket> {
+    fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket> {
         let fd = self.new_socket(&route).map_err(|_errno| NoSocket)?;
-        if first.len() > NAGLE_MATTERS_BYTES && route.transport == Transport::Tcp {
-            // An error would cost 40 ms at worst, never correctness.
-            let _ = sockopt::set_tcp_nodelay(&fd, true);
-        }
         let raw = Fd(fd.as_raw_fd());
         let index = conn.index as usize;
         if index >= self.sockets.len() {
@@ -493,42 +498,48 @@ impl Wire for Sockets {
         self.sockets[index] = Socket {
             fd: Some(fd),
             generation: conn.generation,
-            owed: Op::Connect as u8 | Op::Send as u8 | Op::Receive as u8,
-            closing: false,
-            watched: false,
-            hung_up: false,
-            sending: Some(Arc::clone(first)),
-            unsent: None,
+            owed: Op::Connect as u8,
+            ..Socket::default()
         };
-        if self.room() < 3 || self.addresses_used == self.addresses.len() {
+        if self.room() < 1 || self.addresses_used == self.addresses.len() {
             self.flush();
         }
         let slot = &mut self.addresses[self.addresses_used];
         self.addresses_used += 1;
         *slot = Address::from(route.address);
         let (pointer, length) = slot.as_raw(&route.address);
-        let link = squeue::Flags::IO_LINK;
         let connect = opcode::Connect::new(raw, pointer, length).build();
-        let chain = [
-            connect.flags(link).user_data(pack(conn, Op::Connect)),
-            send_entry(raw, span(first)).flags(link).user_data(pack(conn, Op::Send)),
-            self.receive_entry(raw).user_data(pack(conn, Op::Receive)),
-        ];
-        self.push(&chain);
+        self.push(&[connect.user_data(pack(conn, Op::Connect))]);
         Ok(())
     }
 
-    fn send(&mut self, conn: ConnId, bytes: &Arc<[u8]>) {
+    fn send(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Departure {
         let socket = self.socket(conn).expect("the engine sends on what lives");
         if socket.owed & Op::Send as u8 == 0 {
-            self.push_send(conn, Arc::clone(bytes));
-            return;
+            let fd = socket.fd.as_ref().expect("what lives has one");
+            if bytes.len() > NAGLE_MATTERS_BYTES {
+                // An error would cost 40 ms at worst, never correctness; datagrams know no such thing.
+                let _ = sockopt::set_tcp_nodelay(fd, true);
+            }
+            let at = Mono::now();
+            let sent = match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(sent) => sent,
+                Err(Errno::AGAIN | Errno::INTR) => 0,
+                Err(errno) => {
+                    self.push_send_error(conn, errno);
+                    return Departure { at, bytes: 0 };
+                }
+            };
+            if sent < bytes.len() {
+                self.push_send(conn, Arc::clone(bytes), sent);
+            }
+            return Departure { at, bytes: sent as u64 };
         }
-        // Two SENDs at once might overtake each other. Behind a whole one this waits for a completion, which is
-        // there as a rule before the origin has answered.
+        // It would overtake what the ring is sending.
         let unsent = socket.unsent.take();
         socket.unsent =
             Some(unsent.map_or_else(|| Arc::clone(bytes), |before| [&*before, bytes].concat().into()));
+        Departure { at: Mono::now(), bytes: 0 }
     }
 
     fn watch(&mut self, conn: ConnId) {
@@ -614,15 +625,11 @@ fn unpack(user_data: u64) -> Option<(ConnId, Op)> {
     Some((ConnId { index, generation }, op))
 }
 
-/// Where bytes lie and how many they are, as the ring wants it.
-fn span(bytes: &Arc<[u8]>) -> (*const u8, u32) {
-    (bytes.as_ptr(), u32::try_from(bytes.len()).expect("bounded by REQUEST_BYTES_MAX and TLS framing"))
-}
-
-fn send_entry(fd: Fd, (pointer, length): (*const u8, u32)) -> squeue::Entry {
-    // MSG_NOSIGNAL: a broken pipe is an outcome, not a signal. MSG_WAITALL: the kernel goes on after a short
-    // write, and a link to the next entry holds.
-    opcode::Send::new(fd, pointer, length).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build()
+/// Sends bytes that the caller keeps until it has completed.
+fn send_entry(fd: Fd, bytes: &[u8]) -> squeue::Entry {
+    let length = u32::try_from(bytes.len()).expect("bounded by REQUEST_BYTES_MAX and TLS framing");
+    // MSG_NOSIGNAL: a broken pipe is an outcome, not a signal. MSG_WAITALL: the kernel goes on after a short write.
+    opcode::Send::new(fd, bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build()
 }
 
 fn broken(op: Op, errno: Errno) -> Broken {

@@ -242,7 +242,9 @@ struct Line {
     stands: Stands,
     /// Something happened after which no other probe may use it.
     unfit: bool,
-    /// The whole request has left.
+    /// A request has been sent,
+    asked: bool,
+    /// and the whole of it has left.
     sent: bool,
 }
 
@@ -263,7 +265,7 @@ impl Ledger {
 
     /// The engine opens a connection for a probe.
     pub fn open(&mut self, key: ConnId, endpoint: usize) -> Result<(), Broken> {
-        let line = Line { key, endpoint, stands: Stands::Busy, unfit: false, sent: false };
+        let line = Line { key, endpoint, stands: Stands::Busy, unfit: false, asked: false, sent: false };
         match self.lines.get_mut(key.index as usize) {
             Some(old) => {
                 hold!(old.stands == Stands::Gone, "{key:?} opened over {old:?}");
@@ -278,9 +280,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// The engine puts another probe on a connection.
+    /// The engine sends the first request on a connection that stands, or puts another probe on it.
     pub fn send(&mut self, key: ConnId) -> Result<(), Broken> {
         let line = self.line(key)?;
+        if !std::mem::replace(&mut line.asked, true) {
+            hold!(line.stands == Stands::Busy, "a first request on a connection that is {:?}: {key:?}", line.stands);
+            return Ok(());
+        }
         hold!(line.stands == Stands::Rested, "a probe on a connection that is {:?}: {key:?}", line.stands);
         hold!(!line.unfit, "a probe on a connection that is unfit: {key:?}");
         line.stands = Stands::Busy;

@@ -15,7 +15,7 @@ use super::clock::{Agenda, Random};
 use crate::clock::{Micros, Mono};
 use crate::probe::Broken;
 use crate::sample::Failure;
-use crate::shard::engine::{Close, ConnId, NoSocket, Route, Wire};
+use crate::shard::engine::{Close, ConnId, Departure, NoSocket, Route, Wire};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -276,7 +276,9 @@ struct Socket {
     life: Life,
     /// Nothing more is to come from the kernel.
     ended: bool,
-    /// Which request is on it: 0 is the first.
+    /// A request has been sent on it,
+    asked: bool,
+    /// and which is on it: 0 is the first.
     request: u32,
     /// Nothing on this connection happens before this.
     last_at: Mono,
@@ -291,8 +293,6 @@ pub struct Network {
     pub now: Mono,
     /// Chance of [`NoSocket`], per mille.
     pub no_socket: u64,
-    /// Chance that a connection's completions come in an order the kernel does not promise not to use.
-    pub disorder: u64,
     origins: Vec<Origin>,
     sockets: Vec<Socket>,
     agenda: Agenda<(ConnId, What)>,
@@ -307,7 +307,6 @@ impl Network {
         Self {
             now: Mono(0),
             no_socket: 0,
-            disorder: 0,
             origins,
             sockets: Vec::new(),
             agenda: Agenda::default(),
@@ -389,6 +388,12 @@ impl Network {
                 Some(Completion::Received { of: Rc::clone(&self.filler), from: 0, to: self.filler.len(), at })
             }
         }
+    }
+
+    /// How long the handshake of a connection took, as the kernel knows.
+    pub fn round_trip(&self, key: ConnId) -> Micros {
+        let socket = &self.sockets[key.index as usize];
+        Micros::from_nanos(self.origins[socket.origin].round_trip_ns)
     }
 
     /// The origin has sent its whole response.
@@ -489,7 +494,7 @@ impl Network {
 }
 
 impl Wire for Network {
-    fn open(&mut self, conn: ConnId, route: Route<'_>, request: &Arc<[u8]>) -> Result<(), NoSocket> {
+    fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket> {
         if self.random.chance(self.no_socket) {
             return Err(NoSocket);
         }
@@ -500,6 +505,7 @@ impl Wire for Network {
             origin,
             life: Life::Live,
             ended: false,
+            asked: false,
             request: 0,
             last_at: self.now,
             fin_at: None,
@@ -517,26 +523,22 @@ impl Wire for Network {
             Character::Dead => {}
             Character::Refusing => self.note(conn, stands, What::Broken(Broken::Refused)),
             Character::Unreachable => self.note(conn, stands, What::Broken(Broken::Unreachable)),
-            // Without a byte nothing but the handshake's completion says that the connection stood.
-            character if character != Character::SilentClose && self.random.chance(self.disorder) => {
-                // The handshake's completion is late: it comes after some of the response, or all of it.
-                let late = self.random.between_orders(US, 200 * MS);
-                self.agenda.note(Mono(stands.0 + late), (conn, What::Connected));
-                self.serve(conn, stands, request.len() as u64);
-            }
-            _ => {
-                self.note(conn, stands, What::Connected);
-                self.serve(conn, stands, request.len() as u64);
-            }
+            _ => self.note(conn, stands, What::Connected),
         }
         Ok(())
     }
 
-    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) {
+    /// All that is sent waits for [`What::Sent`].
+    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) -> Departure {
         let now = self.now;
+        let departure = Departure { at: now, bytes: 0 };
         let socket = &mut self.sockets[conn.index as usize];
         assert!(socket.key == conn && socket.life == Life::Live, "sent on what lives");
         socket.last_at = socket.last_at.max(now);
+        if !std::mem::replace(&mut socket.asked, true) {
+            self.serve(conn, now, request.len() as u64);
+            return departure;
+        }
         let origin = &self.origins[socket.origin];
         let (character, round_trip_ns) = (origin.character, origin.round_trip_ns);
         let crossing = socket.fin_at.is_some_and(|fin_at| now.0 + round_trip_ns >= fin_at.0);
@@ -545,7 +547,7 @@ impl Wire for Network {
             let reset_first = self.random.chance(300);
             let how = if reset_first { Broken::Reset } else { Broken::Closed };
             self.note(conn, Mono(now.0 + round_trip_ns), What::Broken(how));
-            return;
+            return departure;
         }
         socket.fin_at = None;
         socket.request += 1;
@@ -554,9 +556,10 @@ impl Wire for Network {
             if self.random.chance(500) {
                 self.note(conn, Mono(now.0 + round_trip_ns), What::Broken(Broken::Reset));
             }
-            return;
+            return departure;
         }
         self.serve(conn, now, request.len() as u64);
+        departure
     }
 
     fn watch(&mut self, conn: ConnId) {

@@ -27,7 +27,9 @@ use crate::probe::{HostPort, Plan, Profile};
 use crate::sample::{EndpointId, Sample};
 use crate::schedule::Schedule;
 use crate::shard;
-use crate::shard::engine::{Close, ConnId, Engine, Event, Limits, NoSocket, Pace, Route, Surroundings, Wire};
+use crate::shard::engine::{
+    Close, ConnId, Departure, Engine, Event, Limits, NoSocket, Pace, Route, Surroundings, Wire,
+};
 use crate::tls;
 
 const US: u64 = 1_000;
@@ -224,9 +226,9 @@ impl Recorder {
 }
 
 impl Wire for Recorder {
-    fn open(&mut self, conn: ConnId, route: Route<'_>, first: &Arc<[u8]>) -> Result<(), NoSocket> {
+    fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket> {
         let endpoint = (0..).find(|n| Origin::address(*n) == route.address).unwrap_or_default() as usize;
-        let opened = self.network.open(conn, route, first);
+        let opened = self.network.open(conn, route);
         let now = self.network.now;
         match opened {
             Ok(()) => {
@@ -239,11 +241,11 @@ impl Wire for Recorder {
         opened
     }
 
-    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) {
+    fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) -> Departure {
         self.trail.note(self.network.now, Note::Send(conn));
         let result = self.ledger.send(conn);
         self.keep(result);
-        self.network.send(conn, request);
+        self.network.send(conn, request)
     }
 
     fn watch(&mut self, conn: ConnId) {
@@ -398,7 +400,6 @@ impl World {
         );
         let mut network = Network::new(origins, Random::new(options.seed, 2));
         network.no_socket = if random.chance(300) { 20 } else { 0 };
-        network.disorder = if random.chance(500) { 100 } else { 0 };
         let ring_rows = usize::try_from(random.between_orders(50, 4_000)).unwrap_or(50);
         let (ring, samples) = rtrb::RingBuffer::new(ring_rows);
         let queue_bytes = usize::try_from(random.between_orders(64 * 100, 64 * 100_000)).unwrap_or(6_400);
@@ -560,7 +561,7 @@ impl World {
         let event = match completion {
             Completion::Connected => {
                 self.wire.trail.note(seen, Note::Connected(key));
-                Event::Connected { round_trip: None }
+                Event::Connected { round_trip: Some(self.wire.network.round_trip(key)) }
             }
             Completion::Sent(bytes) => {
                 self.wire.trail.note(seen, Note::Sent(key, *bytes));
