@@ -38,6 +38,10 @@ pub(super) struct Arguments {
     /// After each event, look for the next one this long without sleeping; needs a CPU of its own.
     #[arg(long, value_name = "D", default_value = "0", value_parser = duration)]
     spin: Micros,
+    /// After each event, sleep this long before looking for the next: answers are late by as much, and several cost
+    /// less than one by one.
+    #[arg(long, value_name = "D", default_value = "0", value_parser = duration, conflicts_with = "spin")]
+    rest: Micros,
     /// How long to serve, such as 10s [default: until SIGINT or SIGTERM]
     #[arg(long, value_name = "D", value_parser = duration)]
     duration: Option<Micros>,
@@ -68,11 +72,13 @@ async fn serve(arguments: &Arguments) -> Result<ExitCode, Error> {
         _ => None,
     };
     let with_tls = if tls.is_some() { " with TLS" } else { "" };
-    let origin = Origin::start(OriginOptions { listen, cpu, spin: arguments.spin, record_arrivals: 0, tls })
-        .map_err(|error| match error {
+    let (spin, rest) = (arguments.spin, arguments.rest);
+    let origin = Origin::start(OriginOptions { listen, cpu, spin, rest, record_arrivals: 0, tls }).map_err(
+        |error| match error {
             StartError::Listen(..) | StartError::Cpu(_) => Error::input(error),
             StartError::Kernel(_) => Error::failed(error),
-        })?;
+        },
+    )?;
 
     let addresses: Vec<String> = origin.addrs().iter().map(ToString::to_string).collect();
     let on_cpu = cpu.map_or(String::new(), |cpu| format!(" on cpu {cpu}"));

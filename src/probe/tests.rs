@@ -511,7 +511,8 @@ proptest! {
 #[test]
 fn an_origin_that_waited_for_us_has_as_much_longer() {
     let plan = plan();
-    for (arrived_us, failure, total_us) in [(1_800, None, 1_000), (1_801, Some(Failure::TtfbTimeout), 1_000)] {
+    for (arrived_us, failure, total_us) in [(1_800, None, 1_000), (1_801, Some(Failure::TtfbTimeout), 1_000)]
+    {
         let mut probe = start(&plan, false);
         assert_eq!(exchange(&mut probe).connected(&plan.profile, Some(Micros(100)), at(850)), None);
         say(&mut probe, at(900));

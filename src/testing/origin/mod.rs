@@ -49,6 +49,9 @@ pub struct OriginOptions {
     /// Ask for events without sleeping for so long after the last one. It takes the wake-up out of the latency,
     /// and the cost of waking us out of the client's CPU time; it needs a CPU of its own.
     pub spin: Micros,
+    /// Sleep for so long after events before looking for the next, so that they come several at a time: answers are
+    /// late by as much, and cost half.
+    pub rest: Micros,
     /// Note when each of the first so many requests came and was answered ([`Origin::arrivals`]).
     pub record_arrivals: usize,
     /// Speak TLS at every address.
@@ -62,6 +65,7 @@ impl Default for OriginOptions {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             cpu: None,
             spin: Micros(0),
+            rest: Micros(0),
             record_arrivals: 0,
             tls: None,
         }
@@ -156,8 +160,14 @@ impl Origin {
                 let (stop, shared) = (Arc::clone(&stop), Arc::clone(&shared));
                 move || {
                     let server = set_up_thread(options.cpu).and_then(|()| {
-                        server::Server::new(listeners, &stop, shared, options.spin, options.tls)
-                            .map_err(kernel)
+                        server::Server::new(
+                            listeners,
+                            &stop,
+                            shared,
+                            (options.spin, options.rest),
+                            options.tls,
+                        )
+                        .map_err(kernel)
                     });
                     match server {
                         Ok(server) => {

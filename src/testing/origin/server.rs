@@ -80,6 +80,8 @@ pub(super) struct Server {
     spare: Option<File>,
     /// How long to ask for events without sleeping after the last one.
     spin: Micros,
+    /// How long to sleep after events before asking for more.
+    rest: Micros,
 }
 
 struct Connection {
@@ -134,7 +136,7 @@ impl Server {
         listeners: Vec<OwnedFd>,
         stop: &OwnedFd,
         shared: Arc<Shared>,
-        spin: Micros,
+        (spin, rest): (Micros, Micros),
         tls: Option<OriginTls>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -155,6 +157,7 @@ impl Server {
             buffer: vec![0; config::ORIGIN_READ_BYTES].into_boxed_slice(),
             spare: File::open("/dev/null").ok(),
             spin,
+            rest,
         })
     }
 
@@ -176,6 +179,7 @@ impl Server {
             if self.spin > Micros(0) && !events.is_empty() {
                 spin_until = Mono::now() + self.spin;
             }
+            let rests = self.rest > Micros(0) && !events.is_empty();
             for event in events.drain(..) {
                 let flags = event.flags;
                 match event.data.u64() {
@@ -192,6 +196,9 @@ impl Server {
                         self.receive(key);
                     }
                 }
+            }
+            if rests {
+                std::thread::sleep(self.rest.as_duration());
             }
         }
     }

@@ -284,7 +284,11 @@ impl Ledger {
     pub fn send(&mut self, key: ConnId) -> Result<(), Broken> {
         let line = self.line(key)?;
         if !std::mem::replace(&mut line.asked, true) {
-            hold!(line.stands == Stands::Busy, "a first request on a connection that is {:?}: {key:?}", line.stands);
+            hold!(
+                line.stands == Stands::Busy,
+                "a first request on a connection that is {:?}: {key:?}",
+                line.stands
+            );
             return Ok(());
         }
         hold!(line.stands == Stands::Rested, "a probe on a connection that is {:?}: {key:?}", line.stands);
