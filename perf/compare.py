@@ -50,6 +50,9 @@ class Tool:
     def works_in(self, mode):
         return True
 
+    def speaks_tls(self):
+        return True
+
     def measure(self, setup, mode, seconds):
         """One round: (probes, errors, user seconds, system seconds, wall seconds)."""
         status, output, usage, wall = run_pinned(self.command(setup, mode, seconds), setup.client_cpu, seconds)
@@ -71,7 +74,8 @@ class Ringprobe(Tool):
 
     def command(self, setup, mode, seconds):
         fresh = ["--fresh"] if mode == "fresh" else []
-        return [self.program, "bench", setup.url, "--connections", str(setup.connections), *fresh,
+        trust = ["env", f"SSL_CERT_FILE={setup.ca}"] if setup.ca else []
+        return [*trust, self.program, "bench", setup.url, "--connections", str(setup.connections), *fresh,
                 "--duration", f"{seconds}s", "--json"]
 
     def parse(self, output):
@@ -81,6 +85,10 @@ class Ringprobe(Tool):
 
 class Floor(Tool):
     def command(self, setup, mode, seconds):
+        if setup.ca:
+            # A program of its own, which knows nothing but fresh connections.
+            return [self.program, setup.address, "--ca", setup.ca, "--path", setup.path, "--connections",
+                    str(setup.connections), "--duration", f"{seconds}s", "--cpu", str(setup.client_cpu), "--json"]
         fresh = ["--fresh"] if mode == "fresh" else []
         return [self.program, setup.address, "--path", setup.path, "--connections", str(setup.connections),
                 *fresh, "--duration", f"{seconds}s", "--cpu", str(setup.client_cpu), "--json"]
@@ -91,6 +99,10 @@ class Floor(Tool):
 
 
 class Wrk(Tool):
+    def speaks_tls(self):
+        # It does, but checks no certificate.
+        return False
+
     def version(self):
         return first_line([self.program, "--version"]).split(" Copyright")[0]
 
@@ -119,8 +131,9 @@ class Oha(Tool):
         json_option = ["--output-format", "json"]
         if "--output-format" not in output_of([self.program, "--help"]):
             json_option = ["--json"]
+        trust = ["--cacert", setup.ca] if setup.ca else []
         return [self.program, "--no-tui", *json_option, "-z", f"{seconds}s", "-c", str(setup.connections),
-                *fresh, setup.url]
+                *fresh, *trust, setup.url]
 
     def parse(self, output):
         report = json.loads(output)
@@ -147,7 +160,8 @@ class Blackbox(Tool):
         with tempfile.TemporaryDirectory() as directory:
             config = pathlib.Path(directory, "blackbox.yml")
             config.write_text("modules:\n  plain:\n    prober: http\n    http:\n"
-                              "      preferred_ip_protocol: ip4\n      follow_redirects: false\n")
+                              "      preferred_ip_protocol: ip4\n      follow_redirects: false\n"
+                              + (f"      tls_config:\n        ca_file: {setup.ca}\n" if setup.ca else ""))
             port = free_port()
             command = [self.program, f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}",
                        "--log.level=error"]
@@ -172,10 +186,11 @@ def tools_named(names, arguments):
     """The tools to compare. A name that stands twice is measured twice: `wrk`, `wrk#2`."""
     known = {
         "ringprobe": lambda: Ringprobe("ringprobe", arguments.ringprobe),
-        "floor": lambda: Floor("floor", arguments.floor),
+        "floor": lambda: Floor("floor", arguments.tls_floor if arguments.tls else arguments.floor),
         "wrk": lambda: Wrk("wrk", shutil.which("wrk")),
         "oha": lambda: Oha("oha", shutil.which("oha")),
-        "blackbox": lambda: Blackbox("blackbox", shutil.which("blackbox_exporter")),
+        "blackbox": lambda: Blackbox("blackbox", shutil.which("blackbox_exporter")
+                                     or shutil.which("prometheus-blackbox-exporter")),
     }
     tools = []
     for name in names:
@@ -185,6 +200,8 @@ def tools_named(names, arguments):
         if not tool.program or not os.access(tool.program, os.X_OK):
             if arguments.tools:
                 sys.exit(f"compare: {name} is not installed")
+            continue
+        if arguments.tls and not tool.speaks_tls():
             continue
         twins = sum(1 for other in tools if other.name.split("#")[0] == name)
         if twins:
@@ -270,10 +287,12 @@ def last_object(output):
 class Setup:
     """What is the same for every tool."""
 
-    def __init__(self, arguments, port):
+    def __init__(self, arguments, port, ca=None):
         self.address = f"127.0.0.1:{port}"
         self.path = arguments.path
-        self.url = f"http://{self.address}{self.path}"
+        # Over TLS, whom to trust.
+        self.ca = ca
+        self.url = f"https://localhost:{port}{self.path}" if ca else f"http://{self.address}{self.path}"
         self.connections = arguments.connections
         self.client_cpu = arguments.client_cpu
         self.origin_cpu = arguments.origin_cpu
@@ -459,7 +478,7 @@ def record(rows, summaries, tools, setup, arguments, facts):
     versions = [f"{tool.name} ({tool.version()})" if tool.version() else tool.name for tool in tools]
     text += [f"- tools: {', '.join(versions)}",
              f"- origin: {'given by --origin' if arguments.origin else '`ringprobe target`'}, path `{setup.path}`, CPU "
-             f"{setup.origin_cpu}; clients on CPU {setup.client_cpu}, {setup.connections} connections",
+             f"{setup.origin_cpu}{', over TLS' if setup.ca else ''}; clients on CPU {setup.client_cpu}, {setup.connections} connections",
              f"- {arguments.rounds} rounds of {arguments.seconds} s per tool and mode, alternating; load average "
              f"at the start {arguments.load:.2f}", "",
              "Spread is the median absolute deviation over the rounds; ratios are medians of the ratios within a",
@@ -479,6 +498,8 @@ def parse_arguments():
     parser.add_argument("--seconds", type=int, default=5, help="seconds per round (5)")
     parser.add_argument("--connections", type=int, default=64, help="connections of each tool (64)")
     parser.add_argument("--modes", default=",".join(MODES), help="keepalive,fresh")
+    parser.add_argument("--tls", action="store_true",
+                        help="over TLS 1.3, a full handshake each; the floor is perf/tls-floor, and wrk takes no part")
     parser.add_argument("--tools", help="instead of every one that is installed: ringprobe,floor,wrk,oha,blackbox")
     parser.add_argument("--path", default="/bytes/128", help="what is asked for (/bytes/128)")
     parser.add_argument("--client-cpu", type=int, default=0, help="CPU of the tools (0)")
@@ -490,6 +511,7 @@ def parse_arguments():
     parser.add_argument("--quiet", action="store_true", help="no line per round")
     parser.add_argument("--ringprobe", help=argparse.SUPPRESS)
     parser.add_argument("--floor", help=argparse.SUPPRESS)
+    parser.add_argument("--tls-floor", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.given = without_hidden(sys.argv[1:])
     arguments.load = os.getloadavg()[0]
@@ -497,6 +519,10 @@ def parse_arguments():
         parser.error("rounds, seconds and connections are at least 1")
     if arguments.modes and not set(arguments.modes.split(",")) <= set(MODES):
         parser.error(f"modes are {', '.join(MODES)}")
+    if arguments.tls:
+        arguments.modes = "fresh"
+        if arguments.origin:
+            parser.error("--tls starts an origin of its own: leave --origin out")
     cpus = os.sched_getaffinity(0)
     if not {arguments.client_cpu, arguments.origin_cpu} <= cpus:
         parser.error(f"this process may use the CPUs {sorted(cpus)}: choose --client-cpu and --origin-cpu from them")
@@ -506,7 +532,7 @@ def parse_arguments():
 def without_hidden(words):
     """The arguments as the user gave them, without those that perf/compare adds in front."""
     kept = list(words)
-    for hidden in ("--ringprobe", "--floor"):
+    for hidden in ("--ringprobe", "--floor", "--tls-floor"):
         if hidden in kept:
             index = kept.index(hidden)
             del kept[index:index + 2]
@@ -515,14 +541,38 @@ def without_hidden(words):
 
 def main():
     arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as scratch:
+        return compare(arguments, pathlib.Path(scratch))
+
+
+def certificates(scratch):
+    """An authority and a server certificate of its, ECDSA on P-256: the files (ca, cert, key)."""
+    ca, ca_key, cert, key = (str(scratch / name) for name in ("ca.pem", "ca.key", "cert.pem", "key.pem"))
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7"]
+    for command in (
+            ["req", "-x509", *new_key, "-keyout", ca_key, "-out", ca, "-subj", "/CN=authority"],
+            ["req", "-x509", *new_key, "-keyout", key, "-out", cert, "-subj", "/CN=localhost", "-CA", ca, "-CAkey",
+             ca_key, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext",
+             "basicConstraints=critical,CA:FALSE"]):
+        done = subprocess.run(["openssl", *command], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                              check=False)
+        if done.returncode:
+            sys.exit(f"compare: openssl: {done.stderr.strip()[-300:]}")
+    return ca, cert, key
+
+
+def compare(arguments, scratch):
     tools = tools_named((arguments.tools or "ringprobe,floor,wrk,oha,blackbox").split(","), arguments)
     origin = None
     if arguments.origin:
         setup = Setup(arguments, arguments.origin)
     else:
         port = free_port()
-        setup = Setup(arguments, port)
+        ca, cert, key = certificates(scratch) if arguments.tls else (None, None, None)
+        setup = Setup(arguments, port, ca)
         command = [arguments.ringprobe, "target", "--listen", f"127.0.0.1:{port}"]
+        if ca:
+            command += ["--tls-cert", cert, "--tls-key", key]
         origin = subprocess.Popen(pinned(command, arguments.origin_cpu), stdin=subprocess.DEVNULL,
                                   stdout=subprocess.DEVNULL)
     try:

@@ -191,7 +191,8 @@ def main():
     parser.add_argument("--run-args", default="", help="more arguments for `ringprobe run`, such as '--cores 1'")
     cpu = max(os.sched_getaffinity(0))
     parser.add_argument("--target-cpu", type=int, default=cpu, help=f"the origin's CPU ({cpu}); -1 pins it nowhere")
-    parser.add_argument("--target-args", default="", help="more arguments for `ringprobe target`")
+    parser.add_argument("--target-args", default="--rest 500us",
+                        help="more arguments for `ringprobe target` (--rest 500us)")
     parser.add_argument("--name", default="load", help="name of the recorded run (load)")
     parser.add_argument("--no-record", action="store_true", help="print only")
     parser.add_argument("--big-bytes", type=int, default=100_000_000, help="neighbour: the large body (100000000)")

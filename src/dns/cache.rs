@@ -107,6 +107,8 @@ pub(super) enum View<'c> {
     Fresh(&'c What, Mono),
     /// Addresses past their time, for want of newer ones.
     Stale(&'c [IpAddr]),
+    /// That there are none, past its time: worth as much as nothing, but beside addresses of the other kind it will do.
+    Lapsed,
     /// Nobody answered, or not well, a moment ago.
     Failed(Failure),
     /// Nothing: it must be asked, or is being asked.
@@ -172,11 +174,14 @@ impl Question {
             if now < answer.expires {
                 return View::Fresh(&answer.what, answer.expires);
             }
-            if let What::Addresses(addresses) = &answer.what {
-                let overdue = self.wanted_since.is_some_and(|since| now >= since + STALE_AFTER);
-                if now < answer.expires + lifetimes.stale_max && (overdue || self.failure_holds(now)) {
-                    return View::Stale(addresses);
-                }
+            let usable = now < answer.expires + lifetimes.stale_max;
+            let overdue = self.wanted_since.is_some_and(|since| now >= since + STALE_AFTER);
+            let failed = self.failure_holds(now);
+            match &answer.what {
+                What::Addresses(addresses) if usable && (overdue || failed) => return View::Stale(addresses),
+                // A failure says as much, and ends the waiting of who has nothing else.
+                What::NoData if usable && overdue && !failed => return View::Lapsed,
+                _ => {}
             }
         }
         match self.failed {
@@ -188,7 +193,7 @@ impl Question {
     /// When a stale answer may stand in for the one that is wanted.
     pub(super) fn stale_at(&self, lifetimes: &Lifetimes) -> Option<Mono> {
         let since = self.wanted_since?;
-        let answer = self.answer.as_ref().filter(|answer| matches!(answer.what, What::Addresses(_)))?;
+        let answer = self.answer.as_ref().filter(|answer| answer.what != What::NoName)?;
         let at = since + STALE_AFTER;
         (at < answer.expires + lifetimes.stale_max).then_some(at)
     }

@@ -635,6 +635,7 @@ impl Resolver {
                 }
             }
             let (mut stale, mut no_name, mut failure) = (false, false, None);
+            let mut lapsed = None;
             for place in from..from + kinds.len() {
                 let question = self.entry(index).questions[place];
                 match self.cache[question].view(&self.lifetimes, now, since) {
@@ -650,9 +651,14 @@ impl Resolver {
                         addresses.extend_from_slice(found);
                         stale = true;
                     }
+                    View::Lapsed => lapsed = Some(question),
                     View::Failed(class) => failure = Some(class),
                     View::Unknown => self.needed.push(question),
                 }
+            }
+            if addresses.is_empty() {
+                // Of two that have lapsed one is wanted here, and the other when that one is known.
+                self.needed.extend(lapsed);
             }
             if !self.needed.is_empty() {
                 return Step::Needs;
@@ -660,7 +666,7 @@ impl Resolver {
             if !addresses.is_empty() {
                 // What would have been tried next is of no interest any more.
                 self.forget_beyond(index, from + kinds.len());
-                let until = if stale || failure.is_some() { now } else { until };
+                let until = if stale || failure.is_some() || lapsed.is_some() { now } else { until };
                 let addresses = self.shared(index, &addresses);
                 return self.conclude(index, since, Ok(Known { addresses, stale }), until);
             }

@@ -141,7 +141,8 @@ impl Fleet {
             // 1 s · 3600^(n/count)
             let ttl_s = 3_600_f64.powf(n as f64 / count as f64) as u32;
             world.zone.insert(text.clone(), Host::v4((n % 200) as u8, ttl_s));
-            let id = world.intern(&text, Family::V4, &[&text]);
+            let family = if n % 2 == 0 { Family::V4 } else { Family::PreferV4 };
+            let id = world.intern(&text, family, &[&text]);
             let every = (5 + world.below(56)) * SECOND;
             schedule.insert((world.now.0 + world.below(every), n), (id, every));
         }
