@@ -95,7 +95,7 @@ class Floor(Tool):
 
     def parse(self, output):
         summary = last_object(output)
-        return summary["exchanges"], summary.get("errors", 0)
+        return summary.get("exchanges", summary.get("probes")), summary.get("errors", 0)
 
 
 class Wrk(Tool):
