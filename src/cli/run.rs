@@ -18,6 +18,7 @@ use crate::control::node::Workload;
 use crate::control::plans::{PlanError, Planner};
 use crate::control::roster::Roster;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
+use crate::matcher::budget;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `run`.
@@ -125,7 +126,7 @@ async fn load(
     };
     let loading = Loading { roster: Roster::default(), planner, others: 0, error: None };
     let loaded = store.fold_endpoints(loading, add).await.map_err(Error::input)?;
-    let Loading { roster, others, error, .. } = loaded;
+    let Loading { roster, planner, others, error } = loaded;
     if let Some(error) = error {
         return Err(Error::input(error));
     }
@@ -135,6 +136,17 @@ async fn load(
             upserted.inserted,
             upserted.updated,
             upserted.unchanged,
+        );
+    }
+    if planner.pattern_bytes() > 0 {
+        log::info!(
+            "body patterns: {} KiB of tables, of at most {} MiB in all and {} KiB each; one above {} KiB is built as bodies \
+             need it, in at most {} KiB of each body's own",
+            planner.pattern_bytes().div_ceil(1024),
+            budget::TABLES_BYTES_MAX >> 20,
+            budget::TABLE_BYTES_MAX >> 10,
+            budget::TABLE_BYTES_SOFT >> 10,
+            budget::LAZY_BYTES_MAX >> 10,
         );
     }
     if roster.is_empty() {
