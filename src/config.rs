@@ -82,6 +82,8 @@ pub const AGENT_OWES: Micros = Micros::from_millis(1);
 /// burst of answers makes slots late (lag p99 at 10,000 fresh probes/s beside PostgreSQL: 2.9 ms with 8, 0.8 ms with
 /// 24), with more, a stall lets answers wait behind questions (agent delay 22 ms at p99 with 64).
 pub const DRAIN_PER_TURN_MAX: u32 = 24;
+/// Questions to DNS sent before slots are looked at again: each is a socket of its own, some 25 µs.
+pub const ASKS_PER_TURN_MAX: u32 = 8;
 /// Submission entries per shard: a turn that needs more submits in between.
 pub const RING_ENTRIES: u32 = 1024;
 /// Completion entries per shard; an overflow is kept by the kernel, and costs.

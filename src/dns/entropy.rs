@@ -8,6 +8,8 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 
+use crate::shard::random::Random;
+
 /// A source of numbers.
 pub struct Entropy(Box<dyn FnMut() -> u64 + Send>);
 
@@ -29,16 +31,11 @@ impl Entropy {
         })
     }
 
-    /// Numbers that a seed repeats, for tests and simulation (splitmix64).
+    /// Numbers that a seed repeats, for tests and simulation.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        let mut state = seed;
-        Self::new(move || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ mixed >> 31
-        })
+        let mut random = Random::new(seed);
+        Self::new(move || random.half())
     }
 
     /// The next number.

@@ -213,6 +213,8 @@ pub struct Engine {
     /// Probes that have something to do at the next [`Engine::settle`].
     loose_ends: Vec<ProbeId>,
     dns_stirred: bool,
+    /// The resolver may have more to ask than a turn has time for.
+    asks_left: bool,
     origins: Origins,
     policy: Arc<Policy>,
     random: Random,
@@ -319,6 +321,7 @@ impl Engine {
             questions: HashMap::new(),
             loose_ends: Vec::new(),
             dns_stirred: true,
+            asks_left: false,
             origins: Origins::new(limits.origin_inflight_max, limits.origin_probes_per_s_max),
             policy,
             random,
@@ -370,7 +373,8 @@ impl Engine {
     /// When to come back if nothing happens: the next slot or the next deadline.
     #[must_use]
     pub fn next_wake(&self, now: Mono) -> Option<Mono> {
-        [self.next_due(now), self.next_deadline()].into_iter().flatten().min()
+        let asks = self.asks_left.then_some(now);
+        [asks, self.next_due(now), self.next_deadline()].into_iter().flatten().min()
     }
 
     /// Not later than the first deadline.
@@ -412,6 +416,7 @@ impl Engine {
             self.resolver.expire(now);
             self.dns_stirred = true;
         }
+        self.dns_stirred |= std::mem::take(&mut self.asks_left);
         self.settle(now, wire, record);
     }
 
@@ -878,11 +883,14 @@ impl Engine {
         }
     }
 
-    /// Carries questions to DNS, and wakes who waited for answers.
+    /// Carries questions to DNS, so many that slots need not wait for them, and wakes who waited for answers.
     fn ask(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
-        while let Some(action) = self.resolver.poll(now) {
+        let mut asked = 0;
+        while asked < config::ASKS_PER_TURN_MAX {
+            let Some(action) = self.resolver.poll(now) else { return };
             match action {
                 Action::Ask { query, server, transport, message } => {
+                    asked += 1;
                     let route = Route { address: server, transport, source: None };
                     let asking = Conn::Asking(query, Some(message.into()));
                     let opened = self.conns.insert(asking).ok().filter(|conn| {
@@ -912,6 +920,7 @@ impl Engine {
                 }
             }
         }
+        self.asks_left = true;
     }
 
     fn wake(

@@ -20,7 +20,8 @@ impl Random {
         (high as u128) << 64 | self.half() as u128
     }
 
-    const fn half(&mut self) -> u64 {
+    /// Half of one.
+    pub const fn half(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
