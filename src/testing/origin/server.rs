@@ -198,7 +198,10 @@ impl Server {
                 }
             }
             if rests {
-                #[expect(clippy::disallowed_methods, reason = "resting is what was asked for, and a stop waits for it")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "resting is what was asked for, and a stop waits for it"
+                )]
                 std::thread::sleep(self.rest.as_duration());
             }
         }
