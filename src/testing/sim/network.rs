@@ -528,7 +528,7 @@ impl Wire for Network {
         Ok(())
     }
 
-    /// All that is sent waits for [`What::Sent`].
+    /// All that is sent waits for its completion.
     fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) -> Departure {
         let now = self.now;
         let departure = Departure { at: now, bytes: 0 };
