@@ -161,8 +161,15 @@ impl Question {
         }
     }
 
-    /// What a lookup may use. `since`: only what was learnt at or after this instant.
-    pub(super) fn view(&self, lifetimes: &Lifetimes, now: Mono, since: Option<Mono>) -> View<'_> {
+    /// What a lookup may use. `since`: only what was learnt at or after this instant. `waits_since`: a failure since then
+    /// holds for who has waited since then, or the failures of two questions might miss each other for ever.
+    pub(super) fn view(
+        &self,
+        lifetimes: &Lifetimes,
+        now: Mono,
+        since: Option<Mono>,
+        waits_since: Option<Mono>,
+    ) -> View<'_> {
         if let Some(since) = since {
             return match (&self.answer, self.failed) {
                 (_, Some((failure, at))) if at >= since => View::Failed(failure),
@@ -170,13 +177,15 @@ impl Question {
                 _ => View::Unknown,
             };
         }
+        let failed_meanwhile =
+            self.failed.is_some_and(|(_, at)| waits_since.is_some_and(|waits_since| at >= waits_since));
+        let failed = failed_meanwhile || self.failure_holds(now);
         if let Some(answer) = &self.answer {
             if now < answer.expires {
                 return View::Fresh(&answer.what, answer.expires);
             }
             let usable = now < answer.expires + lifetimes.stale_max;
             let overdue = self.wanted_since.is_some_and(|since| now >= since + STALE_AFTER);
-            let failed = self.failure_holds(now);
             match &answer.what {
                 What::Addresses(addresses) if usable && (overdue || failed) => return View::Stale(addresses),
                 // A failure says as much, and ends the waiting of who has nothing else.
@@ -185,7 +194,7 @@ impl Question {
             }
         }
         match self.failed {
-            Some((failure, _)) if self.failure_holds(now) => View::Failed(failure),
+            Some((failure, _)) if failed => View::Failed(failure),
             _ => View::Unknown,
         }
     }
@@ -338,7 +347,7 @@ mod tests {
         let lifetimes = lifetimes();
         let mut question = question();
         question.answered(&lifetimes, answer.clone(), START, START, 80);
-        let fresh = |ms| matches!(question.view(&lifetimes, after_ms(ms), None), View::Fresh(..));
+        let fresh = |ms| matches!(question.view(&lifetimes, after_ms(ms), None, None), View::Fresh(..));
         assert!(fresh(0) && fresh(fresh_ms - 1), "{answer:?} is fresh");
         assert!(!fresh(fresh_ms), "{answer:?} is fresh no more");
         assert_eq!(question.refresh_at, Some(after_ms(refresh_ms)), "{answer:?}");
@@ -360,21 +369,28 @@ mod tests {
         let lifetimes = lifetimes();
         let mut question = question();
         question.answered(&lifetimes, addresses(10), START, START, 80);
-        assert_eq!(question.view(&lifetimes, after_ms(10_000), None), View::Unknown, "nobody has tried");
+        assert_eq!(
+            question.view(&lifetimes, after_ms(10_000), None, None),
+            View::Unknown,
+            "nobody has tried"
+        );
         question.wanted_since = Some(after_ms(10_000));
-        assert_eq!(question.view(&lifetimes, after_ms(10_099), None), View::Unknown, "be patient");
+        assert_eq!(question.view(&lifetimes, after_ms(10_099), None, None), View::Unknown, "be patient");
         assert_eq!(question.stale_at(&lifetimes), Some(after_ms(10_100)));
-        assert!(matches!(question.view(&lifetimes, after_ms(10_100), None), View::Stale(_)));
+        assert!(matches!(question.view(&lifetimes, after_ms(10_100), None, None), View::Stale(_)));
         question.gave_up(Failure::DnsTimeout, after_ms(11_000), 80);
         assert_eq!(question.refresh_at, Some(after_ms(15_000)));
-        assert!(matches!(question.view(&lifetimes, after_ms(11_000), None), View::Stale(_)));
-        assert_eq!(question.view(&lifetimes, after_ms(16_000), None), View::Unknown, "try again");
+        assert!(matches!(question.view(&lifetimes, after_ms(11_000), None, None), View::Stale(_)));
+        assert_eq!(question.view(&lifetimes, after_ms(16_000), None, None), View::Unknown, "try again");
         question.wanted_since = Some(after_ms(15_000));
-        assert!(matches!(question.view(&lifetimes, after_ms(16_000), None), View::Stale(_)), "without a gap");
+        assert!(
+            matches!(question.view(&lifetimes, after_ms(16_000), None, None), View::Stale(_)),
+            "without a gap"
+        );
         question.gave_up(Failure::DnsTimeout, after_ms(69_999), 80);
-        assert!(matches!(question.view(&lifetimes, after_ms(69_999), None), View::Stale(_)));
+        assert!(matches!(question.view(&lifetimes, after_ms(69_999), None, None), View::Stale(_)));
         let failed = View::Failed(Failure::DnsTimeout);
-        assert_eq!(question.view(&lifetimes, after_ms(70_000), None), failed, "stale_max is over");
+        assert_eq!(question.view(&lifetimes, after_ms(70_000), None, None), failed, "stale_max is over");
     }
 
     #[test]
@@ -382,12 +398,12 @@ mod tests {
         let lifetimes = lifetimes();
         let mut question = question();
         question.answered(&lifetimes, addresses(10), START, START, 80);
-        assert!(matches!(question.view(&lifetimes, START, Some(START)), View::Fresh(..)));
-        assert_eq!(question.view(&lifetimes, START, Some(after_ms(1))), View::Unknown);
+        assert!(matches!(question.view(&lifetimes, START, Some(START), None), View::Fresh(..)));
+        assert_eq!(question.view(&lifetimes, START, Some(after_ms(1)), None), View::Unknown);
         question.gave_up(Failure::DnsFailed, after_ms(5), 80);
-        assert_eq!(question.view(&lifetimes, after_ms(6), Some(after_ms(6))), View::Unknown);
+        assert_eq!(question.view(&lifetimes, after_ms(6), Some(after_ms(6)), None), View::Unknown);
         assert_eq!(
-            question.view(&lifetimes, after_ms(6), Some(after_ms(5))),
+            question.view(&lifetimes, after_ms(6), Some(after_ms(5)), None),
             View::Failed(Failure::DnsFailed),
             "no stale answer for who wants to know how it is now"
         );
@@ -399,7 +415,7 @@ mod tests {
         let mut question = question();
         question.answered(&lifetimes, message::Answer::NoName(Some(10)), START, START, 80);
         question.wanted_since = Some(after_ms(8_000));
-        assert_eq!(question.view(&lifetimes, after_ms(10_000), None), View::Unknown);
+        assert_eq!(question.view(&lifetimes, after_ms(10_000), None, None), View::Unknown);
         assert_eq!(question.stale_at(&lifetimes), None);
     }
 

@@ -260,8 +260,8 @@ struct Entry {
     questions: Vec<QuestionIndex>,
     /// Somebody looks it up from the cache: what it needs is kept fresh while it is held.
     prefetched: bool,
-    /// Lookups from the cache wait.
-    cached_waits: bool,
+    /// Lookups from the cache wait, since then.
+    cached_waits: Option<Mono>,
     /// Lookups by a query of their own wait, since then.
     every_waits: Option<Mono>,
     /// The addresses handed out last, whether or not they still hold.
@@ -376,7 +376,7 @@ impl Resolver {
             hosts,
             questions: Vec::new(),
             prefetched: false,
-            cached_waits: false,
+            cached_waits: None,
             every_waits: None,
             addresses: Arc::default(),
             outcome: Err(Failure::DnsFailed),
@@ -448,7 +448,7 @@ impl Resolver {
                 self.want_needed(true, now);
                 let entry = self.entry_mut(id).expect("just looked at");
                 match since {
-                    None => entry.cached_waits = true,
+                    None => entry.cached_waits = entry.cached_waits.or(Some(now)),
                     Some(_) => entry.every_waits = since,
                 }
                 Lookup::Pending
@@ -594,7 +594,8 @@ impl Resolver {
         self.by_name.remove(&entry.key);
         self.free_entries.push(index);
         let name = NameId { index, generation: entry.generation };
-        let waits = [(Mode::Cached, entry.cached_waits), (Mode::Every, entry.every_waits.is_some())];
+        let waits =
+            [(Mode::Cached, entry.cached_waits.is_some()), (Mode::Every, entry.every_waits.is_some())];
         for (mode, _) in waits.into_iter().filter(|(_, waits)| *waits) {
             // It was held by nobody, so this reaches nobody but who broke the contract; who waits is not forgotten.
             let result = Err(Failure::DnsFailed);
@@ -623,6 +624,7 @@ impl Resolver {
     fn evaluate(&mut self, index: u32, since: Option<Mono>, now: Mono) -> Step {
         self.needed.clear();
         let kinds = self.entry(index).key.family.kinds();
+        let waits_since = self.entry(index).cached_waits;
         let mut addresses = Vec::new();
         let mut until = Mono::NEVER;
         for candidate in 0.. {
@@ -635,10 +637,10 @@ impl Resolver {
                 }
             }
             let (mut stale, mut no_name, mut failure) = (false, false, None);
-            let mut lapsed = None;
+            let mut lapsed = Vec::new();
             for place in from..from + kinds.len() {
                 let question = self.entry(index).questions[place];
-                match self.cache[question].view(&self.lifetimes, now, since) {
+                match self.cache[question].view(&self.lifetimes, now, since, waits_since) {
                     View::Fresh(what, expires) => {
                         until = until.min(expires);
                         match what {
@@ -651,14 +653,14 @@ impl Resolver {
                         addresses.extend_from_slice(found);
                         stale = true;
                     }
-                    View::Lapsed => lapsed = Some(question),
+                    View::Lapsed => lapsed.push(question),
                     View::Failed(class) => failure = Some(class),
                     View::Unknown => self.needed.push(question),
                 }
             }
             if addresses.is_empty() {
-                // Of two that have lapsed one is wanted here, and the other when that one is known.
-                self.needed.extend(lapsed);
+                // Both at once, or the failure of one is forgotten before that of the other comes.
+                self.needed.extend_from_slice(&lapsed);
             }
             if !self.needed.is_empty() {
                 return Step::Needs;
@@ -666,7 +668,7 @@ impl Resolver {
             if !addresses.is_empty() {
                 // What would have been tried next is of no interest any more.
                 self.forget_beyond(index, from + kinds.len());
-                let until = if stale || failure.is_some() || lapsed.is_some() { now } else { until };
+                let until = if stale || failure.is_some() || !lapsed.is_empty() { now } else { until };
                 let addresses = self.shared(index, &addresses);
                 return self.conclude(index, since, Ok(Known { addresses, stale }), until);
             }
@@ -728,11 +730,11 @@ impl Resolver {
         entry.until = Mono(0);
         let name = NameId { index, generation: entry.generation };
         let is_kept_fresh = entry.prefetched && entry.held > 0;
-        if entry.cached_waits || is_kept_fresh {
-            let waits = entry.cached_waits;
+        if entry.cached_waits.is_some() || is_kept_fresh {
+            let waits = entry.cached_waits.is_some();
             match self.evaluate(index, None, now) {
                 Step::Done(result) if waits => {
-                    self.entry_at(index).cached_waits = false;
+                    self.entry_at(index).cached_waits = None;
                     self.wake(name, Mode::Cached, result, at);
                 }
                 Step::Done(..) => {}

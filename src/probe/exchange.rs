@@ -451,10 +451,10 @@ impl Exchange {
                 }
                 Err(failure) => failure,
             },
-            (Broken::Reset | Broken::Refused, true) => Failure::Reset,
+            (Broken::Refused, true) | (Broken::Reset, _) => Failure::Reset,
             (Broken::TimedOut, _) => return self.timed_out_at(profile, at),
             (Broken::SendFailed, _) => Failure::SendFailed,
-            (Broken::Refused | Broken::Reset, false) => Failure::ConnectRefused,
+            (Broken::Refused, false) => Failure::ConnectRefused,
             (Broken::Unreachable, _) => Failure::NetworkUnreachable,
             (Broken::Closed | Broken::Other, false) => Failure::ConnectFailed,
             (Broken::Other, true) => Failure::Reset,

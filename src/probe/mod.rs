@@ -60,8 +60,9 @@ pub struct Probe {
     /// Where a redirect has led to.
     hop: Option<Box<Hop>>,
     exchange: Option<Exchange>,
-    /// When the last exchange ended, if there was one.
+    /// When the last exchange ended, if there was one, and when we saw that.
     ended_at: Mono,
+    ended_seen: Mono,
     /// What the last exchange found out.
     last: Option<(i16, Detail)>,
     /// Time in no phase, and our handling, of all that is over, ns.
@@ -130,6 +131,7 @@ impl Probe {
             hop: None,
             exchange: None,
             ended_at: now,
+            ended_seen: now,
             last: None,
             agent_ns: 0,
             cpu_ns: 0,
@@ -180,17 +182,21 @@ impl Probe {
         }
     }
 
-    /// The address is known: it was had at `arrived`, which is `now` unless DNS had to be asked.
-    pub fn resolved(&mut self, arrived: Mono, now: Mono, stale: bool, asked: bool) {
-        let arrived = arrived.clamp(self.resolving_since, now.max(self.resolving_since)).min(self.deadline);
-        self.resolve_us = clamp_us(arrived.nanos_since(self.resolving_since) / 1_000);
-        self.agent_ns += now.nanos_since(arrived);
+    /// The address is known: it was had at `arrived`, which is `now` unless DNS had to be asked. By as much as we have
+    /// waited since, the deadline moves, ns.
+    pub fn resolved(&mut self, arrived: Mono, now: Mono, stale: bool, asked: bool) -> u64 {
+        let arrived = arrived.clamp(self.resolving_since, now.max(self.resolving_since));
+        self.resolve_us = clamp_us(arrived.min(self.deadline).nanos_since(self.resolving_since) / 1_000);
+        let gap_ns = now.nanos_since(arrived);
+        self.agent_ns += gap_ns;
+        self.deadline = Mono(self.deadline.0 + gap_ns);
         if stale {
             self.flags = self.flags.with(Flags::DNS_STALE);
         }
         if asked {
             self.flags = self.flags.with(Flags::DNS_ASKED);
         }
+        gap_ns
     }
 
     /// The present hop has no address: the failure was known at `at`.
@@ -253,7 +259,8 @@ impl Probe {
     }
 
     /// The exchange is over, or was never made: is that the verdict, or does it go on? With what it leaves behind.
-    pub fn ended(&mut self, plan: &Plan, ending: Ending) -> (Next, Left) {
+    /// `seen`: when we know it.
+    pub fn ended(&mut self, plan: &Plan, ending: Ending, seen: Mono) -> (Next, Left) {
         let redirect = if ending.failure.is_none() { self.redirect(plan) } else { None };
         let (hop, failure) = match redirect {
             Some(Ok(hop)) => (Some(hop), None),
@@ -279,6 +286,7 @@ impl Probe {
             return (Next::Done(Verdict { failure, at: ending.at }), left);
         }
         self.ended_at = ending.at;
+        self.ended_seen = seen.max(ending.at);
         self.hop = hop;
         if self.hop.is_some() {
             self.redirects += 1;
@@ -290,11 +298,16 @@ impl Probe {
         (Next::Again, self.leave())
     }
 
-    /// The next exchange is about to be made. What lies between it and the last one is ours.
-    pub fn go_on(&mut self, now: Mono) {
-        self.agent_ns += now.nanos_since(self.ended_at);
+    /// The next exchange is about to be made. What lies between it and the last one is ours: by so much the deadline
+    /// moves, ns.
+    pub fn go_on(&mut self, now: Mono) -> u64 {
+        let gap_ns = now.nanos_since(self.ended_at);
+        self.deadline = Mono(self.deadline.0 + gap_ns);
+        // The end has waited for us until we saw it, and has been counted.
+        self.agent_ns += now.nanos_since(self.ended_seen);
         self.resolve_us = ABSENT;
         self.resolving_since = now;
+        gap_ns
     }
 
     /// What the exchange that is over leaves to the next on its connection.

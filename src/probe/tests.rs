@@ -97,7 +97,9 @@ fn run(plan: &Plan, probe: &mut Probe, steps: &[Step]) -> Option<Ending> {
 
 /// The one sample of a probe that makes one exchange.
 fn sample(plan: &Plan, mut probe: Probe, ending: Ending, cpu_ns: u64) -> Sample {
-    let (Next::Done(verdict), _) = probe.ended(plan, ending) else { panic!("{ending:?} is not the end") };
+    let (Next::Done(verdict), _) = probe.ended(plan, ending, ending.at) else {
+        panic!("{ending:?} is not the end")
+    };
     let mut samples = Vec::new();
     probe.samples(verdict, cpu_ns, &mut |sample| samples.push(sample));
     assert_eq!(samples.len(), 1, "one exchange leaves no steps: {samples:?}");

@@ -858,11 +858,17 @@ impl Engine {
         let Some(output) = flight.probe.exchange().and_then(Exchange::take_output) else { return };
         let Departure { at, bytes } = wire.send(conn, &output);
         let owed_ns = flight.probe.departed(at, bytes);
+        self.postpone(key, owed_ns, at);
+    }
+
+    /// The deadline of a probe has moved by what it owes to us. Whether what arrives is in time is for the probe to say;
+    /// this is for what never arrives.
+    fn postpone(&mut self, key: ProbeId, owed_ns: u64, now: Mono) {
         if owed_ns >= config::AGENT_OWES.as_nanos() {
-            // Whether what arrives is in time is for the probe to say; this is for what never arrives.
+            let flight = self.probes.at(key).expect("the caller has it");
             let watched = &self.watched[flight.endpoint as usize];
             self.totals.disarm(key.index);
-            self.totals.arm(key.index, self.profiles[watched.profile as usize].total, at);
+            self.totals.arm(key.index, self.profiles[watched.profile as usize].total, now);
         }
     }
 
@@ -872,10 +878,11 @@ impl Engine {
         match (flight.conn, flight.probe.exchange()) {
             (Some(conn), Some(_)) => self.say(key, conn, wire),
             (None, _) if std::mem::take(&mut flight.again) => {
-                flight.probe.go_on(now);
+                let owed_ns = flight.probe.go_on(now);
                 if let Some(name) = flight.borrowed.take() {
                     self.resolver.release(name);
                 }
+                self.postpone(key, owed_ns, now);
                 self.go(key, None, now, wire, record);
             }
             // It waits for its name.
@@ -936,7 +943,8 @@ impl Engine {
         let Some(flight) = self.probes.at(key) else { return };
         match result {
             Ok(known) => {
-                flight.probe.resolved(arrived, now, known.stale, true);
+                let owed_ns = flight.probe.resolved(arrived, now, known.stale, true);
+                self.postpone(key, owed_ns, now);
                 self.connect_to(key, known, None, now, wire, record);
             }
             Err(failure) => {
@@ -987,7 +995,7 @@ impl Engine {
         let plan = &self.watched[endpoint as usize].plan;
         let kept = flight.probe.is_first();
         let conn = flight.conn.take();
-        let (next, left) = flight.probe.ended(plan, ending);
+        let (next, left) = flight.probe.ended(plan, ending, now);
         flight.again = matches!(next, Next::Again);
         if let Some(conn) = conn {
             let kept = kept.then_some(left.address).flatten();

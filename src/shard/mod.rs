@@ -180,7 +180,11 @@ where
         if engine.next_deadline().is_some_and(|at| at <= now) {
             // Whatever arrived before `now` is looked at before anything is called late: we may have been stopped
             // since the last turn, and that is not the endpoint's fault.
-            turn(&mut engine, &mut ring, &mut outlet, None)?;
+            for _ in 0..config::TURNS_BEFORE_EXPIRY_MAX {
+                if turn(&mut engine, &mut ring, &mut outlet, None)? == 0 {
+                    break;
+                }
+            }
         }
         let more_due = work(&mut engine, &mut ring, &mut outlet, now);
         publish(gauges, &engine, ring.sockets().enters(), outlet.dropped, parks);
@@ -202,10 +206,10 @@ where
                 ring.sockets().watch_wakeup(false);
                 turn(&mut engine, &mut ring, &mut outlet, None)?;
             }
-            Some(wait) => {
-                turn(&mut engine, &mut ring, &mut outlet, Some(wait.min(config::WAIT_MAX.as_duration())))?;
+            wait => {
+                let wait = wait.map(|wait| wait.min(config::WAIT_MAX.as_duration()));
+                turn(&mut engine, &mut ring, &mut outlet, wait)?;
             }
-            None => turn(&mut engine, &mut ring, &mut outlet, None)?,
         }
     }
 }
@@ -232,7 +236,12 @@ fn work(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, now: Mono) ->
 
 /// One turn of the ring. The clock is read once per event that carries bytes: the end of handling one is the
 /// time at which the next is seen, so that waiting behind others in a batch counts as the agent's delay.
-fn turn(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, wait: Option<Duration>) -> io::Result<()> {
+fn turn(
+    engine: &mut Engine,
+    ring: &mut Ring,
+    outlet: &mut Outlet,
+    wait: Option<Duration>,
+) -> io::Result<usize> {
     let mut seen = Mono(0);
     ring.turn(wait, |sockets, conn, event, reading| {
         seen = seen.max(reading.mono);

@@ -128,7 +128,7 @@ struct Socket {
     sending: Option<(Arc<[u8]>, usize)>,
     /// What is to be sent after that.
     unsent: Option<Arc<[u8]>>,
-    /// What `send(2)` failed with; told with the next completions.
+    /// What sending failed with.
     send_error: Option<Errno>,
 }
 
@@ -176,14 +176,15 @@ impl Ring {
     }
 
     /// Submits what was asked for, waits up to `wait` for something to happen (`None`: does not wait), and
-    /// hands out what has. One `io_uring_enter`.
+    /// hands out what has. One `io_uring_enter`, in which the kernel does not run more than some of the work that is
+    /// due: only a turn of 0 completions says that there was no more.
     ///
     /// `on` may ask for more through the [`Sockets`] it is given; that is submitted in the next turn.
     pub fn turn(
         &mut self,
         wait: Option<Duration>,
         mut on: impl FnMut(&mut Sockets, ConnId, Event<'_>, &Reading),
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         self.sockets.enter(wait)?;
         let mut batch = std::mem::take(&mut self.batch);
         batch.extend(self.sockets.uring.completion().map(|entry| Completion {
@@ -192,12 +193,13 @@ impl Ring {
             flags: entry.flags(),
         }));
         let reading = Reading::now();
+        let count = batch.len();
         for completion in batch.drain(..) {
             self.complete(&completion, &reading, &mut on);
         }
         self.batch = batch;
         self.buffers.publish();
-        Ok(())
+        Ok(count)
     }
 
     /// The sockets, to ask for things between turns.
@@ -358,7 +360,7 @@ impl Sockets {
                 self.push_receive(conn);
                 Some(Event::Connected { round_trip })
             }
-            (Op::Send, _) if let Some(errno) = socket.send_error => Some(Event::Broken(broken(op, errno))),
+            (Op::Send, 0) if let Some(errno) = socket.send_error => Some(Event::Broken(broken(op, errno))),
             // With MSG_WAITALL the kernel sends all of it or fails; less than all is a failure half-way.
             (Op::Send, 0..) if u64::from(completion.result.unsigned_abs()) == asked_bytes => {
                 if let Some(bytes) = socket.unsent.take() {
@@ -366,7 +368,10 @@ impl Sockets {
                 }
                 Some(Event::Sent(asked_bytes))
             }
-            (Op::Send, 0..) => Some(Event::Broken(Broken::SendFailed)),
+            (Op::Send, 0..) => {
+                self.send_failed(conn, Errno::PIPE);
+                None
+            }
             (Op::Receive, 0..) => match message {
                 Some(Message { payload: bytes @ [_, ..], stamp_ns }) => {
                     if !more {
@@ -378,7 +383,11 @@ impl Sockets {
                     let arrived = stamp_ns.map(|ns| reading.mono_of_real_ns(ns));
                     Some(Event::Received { bytes, arrived })
                 }
-                Some(Message { payload: [], .. }) | None => Some(Event::Broken(Broken::Closed)),
+                // The end. If it was a RST, sending may have been told, and then nobody else is.
+                Some(Message { payload: [], .. }) | None => {
+                    let sending = socket.send_error.map(|errno| broken(Op::Send, errno));
+                    Some(Event::Broken(sending.unwrap_or(Broken::Closed)))
+                }
             },
             (Op::Receive, failed) if failed == -libc::ECANCELED && socket.hung_up => {
                 self.push_receive(conn);
@@ -399,6 +408,10 @@ impl Sockets {
                 self.push_receive(conn);
                 None
             }
+            (Op::Send, failed) => {
+                self.send_failed(conn, Errno::from_raw_os_error(-failed));
+                None
+            }
             (op, failed) => Some(Event::Broken(broken(op, Errno::from_raw_os_error(-failed)))),
         }
     }
@@ -411,11 +424,18 @@ impl Sockets {
         self.owe(conn, Op::Send as u8);
     }
 
-    /// Has a completion tell of what `send(2)` failed with.
-    fn push_send_error(&mut self, conn: ConnId, errno: Errno) {
-        self.sockets[conn.index as usize].send_error = Some(errno);
-        self.push(&[opcode::Nop::new().build().user_data(pack(conn, Op::Send))]);
-        self.owe(conn, Op::Send as u8);
+    /// Sending has failed. Where the origin is gone, what it sent before is still to be read: the receive, armed anew
+    /// because it may have missed a RST, comes to the end by itself. Other failures are told by a completion.
+    fn send_failed(&mut self, conn: ConnId, errno: Errno) {
+        let socket = &mut self.sockets[conn.index as usize];
+        socket.send_error = Some(errno);
+        if matches!(errno, Errno::PIPE | Errno::CONNRESET) && socket.owed & Op::Receive as u8 != 0 {
+            socket.hung_up = true;
+            self.push_cancel(conn, Op::Receive);
+        } else {
+            self.push(&[opcode::Nop::new().build().user_data(pack(conn, Op::Send))]);
+            self.owe(conn, Op::Send as u8);
+        }
     }
 
     fn push_receive(&mut self, conn: ConnId) {
@@ -526,7 +546,7 @@ impl Wire for Sockets {
                 Ok(sent) => sent,
                 Err(Errno::AGAIN | Errno::INTR) => 0,
                 Err(errno) => {
-                    self.push_send_error(conn, errno);
+                    self.send_failed(conn, errno);
                     return Departure { at, bytes: 0 };
                 }
             };
