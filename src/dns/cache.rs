@@ -172,8 +172,8 @@ impl Question {
     ) -> View<'_> {
         if let Some(since) = since {
             return match (&self.answer, self.failed) {
-                (_, Some((failure, at))) if at >= since => View::Failed(failure),
                 (Some(answer), _) if answer.answered_at >= since => View::Fresh(&answer.what, answer.expires),
+                (_, Some((failure, at))) if at >= since => View::Failed(failure),
                 _ => View::Unknown,
             };
         }
