@@ -478,7 +478,8 @@ def record(rows, summaries, tools, setup, arguments, facts):
     versions = [f"{tool.name} ({tool.version()})" if tool.version() else tool.name for tool in tools]
     text += [f"- tools: {', '.join(versions)}",
              f"- origin: {'given by --origin' if arguments.origin else '`ringprobe target`'}, path `{setup.path}`, CPU "
-             f"{setup.origin_cpu}{', over TLS' if setup.ca else ''}; clients on CPU {setup.client_cpu}, {setup.connections} connections",
+             f"{setup.origin_cpu}{', over TLS' if setup.ca else ''}; clients on CPU {setup.client_cpu}, "
+             f"{setup.connections} connections",
              f"- {arguments.rounds} rounds of {arguments.seconds} s per tool and mode, alternating; load average "
              f"at the start {arguments.load:.2f}", "",
              "Spread is the median absolute deviation over the rounds; ratios are medians of the ratios within a",

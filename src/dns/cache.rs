@@ -161,8 +161,8 @@ impl Question {
         }
     }
 
-    /// What a lookup may use. `since`: only what was learnt at or after this instant. `waits_since`: a failure since then
-    /// holds for who has waited since then, or the failures of two questions might miss each other for ever.
+    /// What a lookup may use. `since`: only what was learnt at or after this instant. `waits_since`: a failure since
+    /// then holds for who has waited since then, or the failures of two questions might miss each other for ever.
     pub(super) fn view(
         &self,
         lifetimes: &Lifetimes,

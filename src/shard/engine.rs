@@ -861,8 +861,8 @@ impl Engine {
         self.postpone(key, owed_ns, at);
     }
 
-    /// The deadline of a probe has moved by what it owes to us. Whether what arrives is in time is for the probe to say;
-    /// this is for what never arrives.
+    /// The deadline of a probe has moved by what it owes to us. Whether what arrives is in time is for the probe to
+    /// say; this is for what never arrives.
     fn postpone(&mut self, key: ProbeId, owed_ns: u64, now: Mono) {
         if owed_ns >= config::AGENT_OWES.as_nanos() {
             let flight = self.probes.at(key).expect("the caller has it");
