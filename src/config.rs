@@ -82,6 +82,9 @@ pub const AGENT_OWES: Micros = Micros::from_millis(1);
 /// burst of answers makes slots late (lag p99 at 10,000 fresh probes/s beside PostgreSQL: 2.9 ms with 8, 0.8 ms with
 /// 24), with more, a stall lets answers wait behind questions (agent delay 22 ms at p99 with 64).
 pub const DRAIN_PER_TURN_MAX: u32 = 24;
+/// A turn with fewer completions has left nothing behind: there are 20 or more in one that has, but for those of which
+/// nothing came. Not 0, or a busy shard would turn on and on while slots wait.
+pub const TURN_IS_FULL: usize = 10;
 /// Turns in which what has arrived is looked at before anything is called late: each is good for 20 completions or
 /// more, so this is everything of a full shard.
 pub const TURNS_BEFORE_EXPIRY_MAX: u32 = 4 * INFLIGHT_MAX / 20;

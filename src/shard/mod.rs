@@ -181,7 +181,7 @@ where
             // Whatever arrived before `now` is looked at before anything is called late: we may have been stopped
             // since the last turn, and that is not the endpoint's fault.
             for _ in 0..config::TURNS_BEFORE_EXPIRY_MAX {
-                if turn(&mut engine, &mut ring, &mut outlet, None)? == 0 {
+                if turn(&mut engine, &mut ring, &mut outlet, None)? < config::TURN_IS_FULL {
                     break;
                 }
             }

@@ -177,7 +177,7 @@ impl Ring {
 
     /// Submits what was asked for, waits up to `wait` for something to happen (`None`: does not wait), and
     /// hands out what has. One `io_uring_enter`, in which the kernel does not run more than some of the work that is
-    /// due: only a turn of 0 completions says that there was no more.
+    /// due: a turn of few completions says that there was no more.
     ///
     /// `on` may ask for more through the [`Sockets`] it is given; that is submitted in the next turn.
     pub fn turn(
