@@ -5,8 +5,8 @@
 //!
 //! - `revoked`, `pinning-test`, `no-sct`, `invalid-expected-sct`: revocation, pins and transparency are a browser's
 //!   business; ringprobe takes such certificates, as curl does.
-//! - `sha1-*`, `rsa2048`, `rsa4096`, `rsa8192`: rcgen on ring can neither sign with SHA-1 nor make RSA keys. The class
-//!   of a signature algorithm that is not supported is tested in `tls::failure`.
+//! - `sha1-*`, `rsa2048`, `rsa4096`, `rsa8192`: rcgen on ring can neither sign with SHA-1 nor make RSA keys. Nothing
+//!   tests the class of a signature algorithm that is not supported.
 //! - `superfish`, `edellroot`, `dsdtestprovider`, `preact-cli`, `webpack-dev-server`, `mitm-software`,
 //!   `captive-portal`: untrusted roots, like `untrusted-root`.
 //! - `cbc`, `rc4`, `rc4-md5`, `3des`, `null`, `static-rsa`, `dh*`: rustls has none of these, on either side. A server

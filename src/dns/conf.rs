@@ -49,8 +49,8 @@ pub const NEGATIVE_TTL_MAX: Micros = Micros::from_millis(300_000);
 pub const STALE_MAX: Micros = Micros::from_millis(86_400_000);
 /// Most names, per shard, that somebody holds.
 pub const NAMES_MAX: usize = 4 * 1024 * 1024;
-/// Most queries in flight, per shard: each is a socket, and a burst of
-/// answers in one turn is a delay of the slots behind it. Half of them are for lookups that are waited for.
+/// Most queries in flight, per shard: each is a socket, and a burst of answers in one turn is a delay of the slots
+/// behind it. Half of them are for lookups that are waited for.
 pub const QUERIES_MAX: usize = 64;
 
 /// The port of DNS.
