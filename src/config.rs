@@ -82,12 +82,18 @@ pub const AGENT_OWES: Micros = Micros::from_millis(1);
 /// burst of answers makes slots late (lag p99 at 10,000 fresh probes/s beside PostgreSQL: 2.9 ms with 8, 0.8 ms with
 /// 24), with more, a stall lets answers wait behind questions (agent delay 22 ms at p99 with 64).
 pub const DRAIN_PER_TURN_MAX: u32 = 24;
-/// A turn with fewer completions has left nothing behind: there are 20 or more in one that has, but for those of which
-/// nothing came. Not 0, or a busy shard would turn on and on while slots wait.
-pub const TURN_IS_FULL: usize = 10;
-/// Turns in which what has arrived is looked at before anything is called late: each is good for 20 completions or
-/// more, so this is everything of a full shard.
-pub const TURNS_BEFORE_EXPIRY_MAX: u32 = 4 * INFLIGHT_MAX / 20;
+/// How long a shard watches itself before it gives up more slots, or fewer: long beside the stalls of a shared host, and
+/// short beside an interval.
+pub const RESTRAINT_WINDOW: Micros = Micros::from_millis(250);
+/// A window in which fewer slots fell due, or fewer probes ended, says nothing.
+pub const RESTRAINT_COUNT_MIN: u32 = 16;
+/// Most that a shard gives up of its slots: what is left tells it when the overload is over.
+pub const RESTRAINT_SHARE_MAX: f32 = 0.95;
+/// Below this it gives up nothing.
+pub const RESTRAINT_SHARE_MIN: f32 = 0.01;
+/// Turns for which what is out of time waits for what has arrived and was not looked at. Each turn is good for 20
+/// completions or more, so this is everything of a full shard.
+pub const DOUBT_TURNS_MAX: u32 = 4 * INFLIGHT_MAX / 20;
 /// Questions to DNS sent before slots are looked at again: each is a socket of its own, some 25 µs.
 pub const ASKS_PER_TURN_MAX: u32 = 8;
 /// Submission entries per shard: a turn that needs more submits in between.
@@ -115,6 +121,23 @@ pub const PARK_MAX: Micros = Micros::from_millis(100);
 
 /// A run whose lag is above this at p99 judges itself invalid: slots were not probed when they were due.
 pub const LAG_P99_BUDGET: Micros = Micros(2_000);
+/// So is one in which probes waited for us: what the kernel stamps is true however late we look at it, but an agent that
+/// is this late cannot answer an origin in time, and its deadlines are guesses.
+pub const AGENT_P99_BUDGET: Micros = Micros::from_millis(10);
+/// So is one whose canaries read this much beside the truth.
+pub const CANARY_P99_BUDGET: Micros = Micros::from_millis(1);
+/// So is one in which the host gave this share of the CPUs' time to others, percent.
+pub const STOLEN_PERCENT_BUDGET: f64 = 5.0;
+/// So is a minute at whose end rows wait for the store that took this long to come.
+pub const BACKLOG_BUDGET: Micros = Micros::from_millis(30_000);
+/// How often a run is judged.
+pub const JUDGED_EVERY: Micros = Micros::from_millis(60_000);
+/// Judgements kept for a store that is away: a week of minutes.
+pub const JUDGEMENTS_MAX: usize = 10_000;
+/// How often the kernel's counters are read.
+pub const MACHINE_EVERY: Micros = Micros::from_millis(1_000);
+/// By less the wall clock is slewed, or we were stopped between reading one clock and the other.
+pub const CLOCK_STEP_MIN: Micros = Micros(500);
 /// How often the status block on a terminal is redrawn.
 pub const STATUS_EVERY: Micros = Micros::from_millis(500);
 /// How often a line is printed where there is no terminal.

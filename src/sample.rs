@@ -18,6 +18,20 @@ use crate::clock::{Micros, Wall};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(pub i32);
 
+impl EndpointId {
+    /// The canary of a shard: no endpoint of anybody's, but the shard's own, whose answers it knows. Never stored.
+    #[must_use]
+    pub fn canary_of(shard: usize) -> Self {
+        Self(-1 - i32::try_from(shard).unwrap_or(i32::MAX - 1))
+    }
+
+    /// Whether it is a canary's.
+    #[must_use]
+    pub const fn is_canary(self) -> bool {
+        self.0 < 0
+    }
+}
+
 /// "This phase did not happen", in every `_us` column.
 pub const ABSENT: i32 = -1;
 

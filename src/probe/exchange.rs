@@ -115,6 +115,8 @@ pub enum Broken {
     Unreachable,
     /// The kernel would not send.
     SendFailed,
+    /// All local ports are taken: our fault, and not the origin's.
+    NoPort,
     /// Any other error.
     Other,
 }
@@ -456,8 +458,8 @@ impl Exchange {
             (Broken::SendFailed, _) => Failure::SendFailed,
             (Broken::Refused, false) => Failure::ConnectRefused,
             (Broken::Unreachable, _) => Failure::NetworkUnreachable,
-            (Broken::Closed | Broken::Other, false) => Failure::ConnectFailed,
-            (Broken::Other, true) => Failure::Reset,
+            (Broken::Closed | Broken::NoPort | Broken::Other, false) => Failure::ConnectFailed,
+            (Broken::NoPort | Broken::Other, true) => Failure::Reset,
         };
         self.ending(Some(failure), at)
     }

@@ -357,13 +357,14 @@ fn a_reused_connection_has_no_connect_phase() {
     assert_eq!((observed.phases, observed.failure), ([ABSENT, 20, ABSENT], Some(Failure::ClosedEarly)));
 }
 
-const BROKEN: [Broken; 7] = [
+const BROKEN: [Broken; 8] = [
     Broken::Closed,
     Broken::Reset,
     Broken::Refused,
     Broken::TimedOut,
     Broken::Unreachable,
     Broken::SendFailed,
+    Broken::NoPort,
     Broken::Other,
 ];
 
@@ -382,10 +383,12 @@ fn every_way_to_break_has_its_class_in_every_stage() {
         [ConnectTimeout, TtfbTimeout, TransferTimeout],
         [NetworkUnreachable; 3],
         [SendFailed; 3],
+        // No local port: only connecting can meet it.
+        [ConnectFailed, Reset, Reset],
         [ConnectFailed, Reset, Reset],
     ];
     let timeouts = [ConnectTimeout, TtfbTimeout, TransferTimeout];
-    let late = [timeouts, timeouts, in_time[2], timeouts, in_time[4], in_time[5], timeouts];
+    let late = [timeouts, timeouts, in_time[2], timeouts, in_time[4], in_time[5], in_time[6], timeouts];
     let stages: [&[Step]; 3] = [&[], &[Connect(100)], &[Connect(100), Bytes(HEAD, Some(300), 300)]];
     for (expected, seen_us, total_us) in [(in_time, 500, 500), (late, 70_000, 1_000)] {
         for (how, classes) in BROKEN.into_iter().zip(expected) {

@@ -99,19 +99,20 @@ impl Deadlines {
         }
     }
 
-    /// An index whose deadline is not after `now`, disarmed; `None` when there is no more.
-    pub fn expire(&mut self, now: Mono) -> Option<u32> {
+    /// The index whose deadline is the earliest, if that is not after `now`. It stays armed.
+    pub fn due(&mut self, now: Mono) -> Option<u32> {
         if self.next? > now {
             return None;
         }
         let heads = self.classes.iter().map(|class| class.head).filter(|head| *head != NONE);
         let earliest = heads.min_by_key(|head| self.members[*head as usize].at);
-        let at = earliest.map(|head| self.members[head as usize].at);
-        self.next = at;
-        if at? > now {
-            return None;
-        }
-        let index = earliest?;
+        self.next = earliest.map(|head| self.members[head as usize].at);
+        earliest.filter(|head| self.members[*head as usize].at <= now)
+    }
+
+    /// An index whose deadline is not after `now`, disarmed; `None` when there is no more.
+    pub fn expire(&mut self, now: Mono) -> Option<u32> {
+        let index = self.due(now)?;
         self.disarm(index);
         Some(index)
     }

@@ -16,6 +16,9 @@
 //! A question to a DNS server is a connection like any other: opened, sent on, received from, closed. So the wire
 //! knows nothing of DNS.
 //!
+//! The shard's canary is an endpoint like any other, but that it is not counted, not shed, and not asked about at the
+//! policy: it is ours.
+//!
 //! Invariants: `due = sampled + missed` once nothing is in flight. A slot is decided when it is due, whatever
 //! became of the one before. Every connection that was opened is closed exactly once. The address that is connected
 //! to is the one that the policy was asked about.
@@ -36,6 +39,7 @@ use url::Host;
 use super::deadlines::{ClassId, Deadlines};
 use super::origins::Origins;
 use super::random::Random;
+use super::restraint::Restraint;
 use super::slab::{Key, Slab};
 use crate::clock::{Micros, Mono, Reading, Wall};
 use crate::config;
@@ -64,6 +68,8 @@ pub trait Wire {
     /// Sends on a connection that stands, behind what is being sent. What cannot leave at once is heard of by
     /// [`Event::Sent`], and a failure by [`Event::Broken`].
     fn send(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Departure;
+    /// Whether something has come in on a connection that was not handed out yet.
+    fn has_news(&mut self, conn: ConnId) -> bool;
     /// Makes sure that a break is heard of on a connection that lives on after it has received something. Asking
     /// again costs nothing.
     fn watch(&mut self, conn: ConnId);
@@ -174,7 +180,7 @@ pub struct Surroundings {
     pub random: Random,
 }
 
-/// What became of the slots so far.
+/// What became of the slots so far, but for the canary's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Slots that fell due. A slot of an endpoint that probes every address of its name counts once for each.
@@ -185,6 +191,8 @@ pub struct Counters {
     pub missed: u64,
     /// Connections opened for probes.
     pub opened: u64,
+    /// Connections for which there was no local port.
+    pub portless: u64,
     /// Questions asked of DNS.
     pub questions: u64,
 }
@@ -215,7 +223,10 @@ pub struct Engine {
     dns_stirred: bool,
     /// The resolver may have more to ask than a turn has time for.
     asks_left: bool,
+    /// Turns for which what is out of time has waited for what has arrived: of probes, of their stages, of DNS.
+    doubts: [u32; 3],
     origins: Origins,
+    restraint: Restraint,
     policy: Arc<Policy>,
     random: Random,
     counters: Counters,
@@ -322,7 +333,9 @@ impl Engine {
             loose_ends: Vec::new(),
             dns_stirred: true,
             asks_left: false,
+            doubts: [0; 3],
             origins: Origins::new(limits.origin_inflight_max, limits.origin_probes_per_s_max),
+            restraint: Restraint::new(config::LAG_P99_BUDGET),
             policy,
             random,
             counters: Counters::default(),
@@ -357,6 +370,12 @@ impl Engine {
         u32::try_from(self.probes.len()).unwrap_or(u32::MAX)
     }
 
+    /// Slots given up for overload, of a thousand.
+    #[must_use]
+    pub fn shed_per_mille(&self) -> u64 {
+        self.restraint.per_mille()
+    }
+
     /// Slots due at or after `at`, which may be yet to come, are nobody's any more. Of several calls the
     /// earliest instant holds.
     pub fn stop(&mut self, at: Mono) {
@@ -378,8 +397,7 @@ impl Engine {
     }
 
     /// Not later than the first deadline.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Mono> {
+    fn next_deadline(&self) -> Option<Mono> {
         let armed = [self.totals.next(), self.stages.next(), self.lingers.next(), self.resolver.next_wake()];
         armed.into_iter().flatten().min()
     }
@@ -390,7 +408,7 @@ impl Engine {
     /// what a stall has left behind does not become a burst.
     pub fn start_due(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) -> bool {
         if let Some((endpoint, slot)) = self.pop_due(now) {
-            self.counters.due += 1;
+            self.counters.due += u64::from(!self.watched[endpoint as usize].id.is_canary());
             self.decide(endpoint, slot, now, wire, record);
             self.settle(now, wire, record);
         }
@@ -399,25 +417,46 @@ impl Engine {
 
     /// Ends what has run out of time.
     pub fn expire(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
-        while let Some(index) = self.totals.expire(now).or_else(|| self.stages.expire(now)) {
-            let key = self.probes.key_at(index).expect("only what lives is armed");
-            let flight = self.probes.at(key).expect("the key is fresh");
+        while let Some(key) = self.out_of_time(now, wire) {
+            let flight = self.probes.at(key).expect("only what lives is armed");
             let plan = &self.watched[flight.endpoint as usize].plan;
             let ending = flight.probe.timed_out(plan, now);
             if let Some(finished) = self.ended(key, ending, now, wire) {
-                Self::report(finished, 0, record);
+                self.report(finished, 0, record);
             }
         }
         while let Some(index) = self.lingers.expire(now) {
             let key = self.conns.key_at(index).expect("only what lives is armed");
             self.close(key, false, wire);
         }
-        if self.resolver.next_wake().is_some_and(|at| at <= now) {
+        let dns_is_due = self.resolver.next_wake().is_some_and(|at| at <= now);
+        if dns_is_due && !doubted(&mut self.doubts[2], has_news(self.questions.values(), wire)) {
             self.resolver.expire(now);
             self.dns_stirred = true;
         }
         self.dns_stirred |= std::mem::take(&mut self.asks_left);
         self.settle(now, wire, record);
+    }
+
+    /// A probe whose time is over, and of which nothing has come in meanwhile.
+    ///
+    /// Whatever arrived before the deadline must be looked at before the endpoint is called late: we may have been
+    /// stopped since, and that is not its fault. What arrived after it ends the probe by its stamp.
+    fn out_of_time(&mut self, now: Mono, wire: &mut impl Wire) -> Option<ProbeId> {
+        for (deadlines, doubt) in [&mut self.totals, &mut self.stages].into_iter().zip(&mut self.doubts) {
+            let Some(index) = deadlines.due(now) else { continue };
+            let key = self.probes.key_at(index).expect("only what lives is armed");
+            let has_news = match self.probes.at(key).and_then(|flight| flight.conn) {
+                Some(conn) => wire.has_news(conn),
+                // It waits for its name.
+                None => has_news(self.questions.values(), wire),
+            };
+            if !doubted(doubt, has_news) {
+                deadlines.disarm(index);
+                return Some(key);
+            }
+        }
+        None
     }
 
     /// Takes note of what happened at `seen`; the probe that this ended, if any. What is to be done about it is done
@@ -509,7 +548,10 @@ impl Engine {
                 }
                 ending
             }
-            Event::Broken(how) => Some(exchange.broken(profile, how, seen)),
+            Event::Broken(how) => {
+                self.counters.portless += u64::from(how == Broken::NoPort);
+                Some(exchange.broken(profile, how, seen))
+            }
             Event::Released => None,
         };
         match ending {
@@ -555,9 +597,14 @@ impl Engine {
     }
 
     /// Hands out the samples of a probe that has ended, with `cpu_ns` of handling added.
-    pub fn report(finished: Finished, cpu_ns: u64, record: &mut impl FnMut(Sample)) {
+    pub fn report(&mut self, finished: Finished, cpu_ns: u64, record: &mut impl FnMut(Sample)) {
         let Finished { flight, verdict } = finished;
-        flight.probe.samples(verdict, cpu_ns, record);
+        flight.probe.samples(verdict, cpu_ns, &mut |sample: Sample| {
+            if sample.detail.step == 0 {
+                self.restraint.ended(Micros(sample.agent_us.max(0).unsigned_abs().into()));
+            }
+            record(sample);
+        });
     }
 
     /// Closes every connection that no probe is on.
@@ -608,12 +655,15 @@ impl Engine {
         record: &mut impl FnMut(Sample),
     ) {
         let watched = &self.watched[endpoint as usize];
+        let is_shed = matches!(self.pace, Pace::Scheduled(_))
+            && !watched.id.is_canary()
+            && self.restraint.gives_up(watched.plan.profile.priority, slot.lag, now);
         let missed = if watched.in_flight > 0 {
             Some(MissReason::Overlap)
         } else if slot.late {
             Some(MissReason::Late)
         } else {
-            None
+            is_shed.then_some(MissReason::Overload)
         };
         if let Some(reason) = missed {
             self.miss(endpoint, &slot, reason, record);
@@ -634,7 +684,7 @@ impl Engine {
 
     fn miss(&mut self, endpoint: u32, slot: &Slot, reason: MissReason, record: &mut impl FnMut(Sample)) {
         let watched = &self.watched[endpoint as usize];
-        self.counters.missed += 1;
+        self.counters.missed += u64::from(!watched.id.is_canary());
         record(Sample::missed(slot.at, watched.id, slot.lag, reason, watched.plan.flags()));
     }
 
@@ -784,12 +834,13 @@ impl Engine {
         wire: &mut impl Wire,
         record: &mut impl FnMut(Sample),
     ) {
-        if !self.policy.allows(address) {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let watched = &self.watched[flight.endpoint as usize];
+        let is_canary = watched.id.is_canary();
+        if !is_canary && !self.policy.allows(address) {
             self.fail(key, Failure::PolicyBlocked, now, wire, record);
             return;
         }
-        let flight = self.probes.at(key).expect("the caller has it");
-        let watched = &self.watched[flight.endpoint as usize];
         let shared = &self.profiles[watched.profile as usize];
         let profile = &watched.plan.profile;
         if profile.polite && flight.counted.is_none() && Origins::counts(address.ip()) {
@@ -828,7 +879,7 @@ impl Engine {
         };
         match (opened, slot) {
             (Some(conn), _) => {
-                self.counters.opened += 1;
+                self.counters.opened += u64::from(!is_canary);
                 flight.conn = Some(conn);
                 flight.probe.begin(address, exchange);
                 self.arm_stage(key, now);
@@ -977,7 +1028,7 @@ impl Engine {
         record: &mut impl FnMut(Sample),
     ) {
         if let Some(finished) = self.ended(key, ending, now, wire) {
-            Self::report(finished, 0, record);
+            self.report(finished, 0, record);
         }
     }
 
@@ -1009,7 +1060,7 @@ impl Engine {
             }
             Next::Done(verdict) => {
                 let flight = self.land(key);
-                self.counters.sampled += 1;
+                self.counters.sampled += u64::from(!self.watched[endpoint as usize].id.is_canary());
                 Some(Finished { flight, verdict })
             }
         }
@@ -1083,6 +1134,17 @@ impl Engine {
         let conn = self.conns.remove(key).expect("released once");
         debug_assert!(matches!(conn, Conn::Closing), "the wire releases what it was told to close");
     }
+}
+
+fn has_news<'a>(mut conns: impl Iterator<Item = &'a ConnId>, wire: &mut impl Wire) -> bool {
+    conns.any(|conn| wire.has_news(*conn))
+}
+
+/// Whether what is out of time waits for another turn, because something has come in. Not for ever: a kernel that tells
+/// of news and never hands it out must not keep anything from ending.
+fn doubted(turns: &mut u32, has_news: bool) -> bool {
+    *turns = if has_news && *turns < config::DOUBT_TURNS_MAX { *turns + 1 } else { 0 };
+    *turns > 0
 }
 
 impl SharedProfile {

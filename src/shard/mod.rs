@@ -16,6 +16,7 @@ pub mod engine;
 pub mod origins;
 pub mod placement;
 pub mod random;
+pub mod restraint;
 #[expect(unsafe_code, reason = "the kernel's ring is shared memory; the argument is in its first comment")]
 pub mod ring;
 pub mod slab;
@@ -66,12 +67,16 @@ pub struct Gauges {
     pub missed: AtomicU64,
     /// See [`engine::Counters::opened`].
     pub opened: AtomicU64,
+    /// See [`engine::Counters::portless`].
+    pub portless: AtomicU64,
     /// See [`engine::Counters::questions`].
     pub questions: AtomicU64,
     /// Samples lost because the ring to the writer was full.
     pub dropped: AtomicU64,
     /// Probes in flight.
     pub inflight: AtomicU64,
+    /// Slots given up for overload, of a thousand.
+    pub shed_per_mille: AtomicU64,
     /// Enters of the ring.
     pub enters: AtomicU64,
     /// Sleeps in glommio.
@@ -177,15 +182,6 @@ where
             engine.stop(Mono(stop_at));
         }
         let now = Mono::now();
-        if engine.next_deadline().is_some_and(|at| at <= now) {
-            // Whatever arrived before `now` is looked at before anything is called late: we may have been stopped
-            // since the last turn, and that is not the endpoint's fault.
-            for _ in 0..config::TURNS_BEFORE_EXPIRY_MAX {
-                if turn(&mut engine, &mut ring, &mut outlet, None)? < config::TURN_IS_FULL {
-                    break;
-                }
-            }
-        }
         let more_due = work(&mut engine, &mut ring, &mut outlet, now);
         publish(gauges, &engine, ring.sockets().enters(), outlet.dropped, parks);
         if engine.is_drained(now) {
@@ -236,12 +232,7 @@ fn work(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, now: Mono) ->
 
 /// One turn of the ring. The clock is read once per event that carries bytes: the end of handling one is the
 /// time at which the next is seen, so that waiting behind others in a batch counts as the agent's delay.
-fn turn(
-    engine: &mut Engine,
-    ring: &mut Ring,
-    outlet: &mut Outlet,
-    wait: Option<Duration>,
-) -> io::Result<usize> {
+fn turn(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, wait: Option<Duration>) -> io::Result<()> {
     let mut seen = Mono(0);
     ring.turn(wait, |sockets, conn, event, reading| {
         seen = seen.max(reading.mono);
@@ -253,7 +244,7 @@ fn turn(
             let cost_ns = now.nanos_since(seen);
             seen = now;
             match finished {
-                Some(finished) => Engine::report(finished, cost_ns, &mut record),
+                Some(finished) => engine.report(finished, cost_ns, &mut record),
                 None => engine.charge(conn, cost_ns),
             }
         }
@@ -278,8 +269,10 @@ fn publish(gauges: &Gauges, engine: &Engine, enters: u64, dropped: u64, parks: u
     gauges.sampled.store(counters.sampled, Ordering::Relaxed);
     gauges.missed.store(counters.missed, Ordering::Relaxed);
     gauges.opened.store(counters.opened, Ordering::Relaxed);
+    gauges.portless.store(counters.portless, Ordering::Relaxed);
     gauges.questions.store(counters.questions, Ordering::Relaxed);
     gauges.inflight.store(u64::from(engine.inflight()), Ordering::Relaxed);
+    gauges.shed_per_mille.store(engine.shed_per_mille(), Ordering::Relaxed);
     gauges.enters.store(enters, Ordering::Relaxed);
     gauges.dropped.store(dropped, Ordering::Relaxed);
     gauges.parks.store(parks, Ordering::Relaxed);

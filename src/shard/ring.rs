@@ -57,7 +57,7 @@ use std::time::Duration;
 use glommio::io::BufferedFile;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with, sockopt};
 
@@ -176,15 +176,14 @@ impl Ring {
     }
 
     /// Submits what was asked for, waits up to `wait` for something to happen (`None`: does not wait), and
-    /// hands out what has. One `io_uring_enter`, in which the kernel does not run more than some of the work that is
-    /// due: a turn of few completions says that there was no more.
+    /// hands out what has. One `io_uring_enter`.
     ///
     /// `on` may ask for more through the [`Sockets`] it is given; that is submitted in the next turn.
     pub fn turn(
         &mut self,
         wait: Option<Duration>,
         mut on: impl FnMut(&mut Sockets, ConnId, Event<'_>, &Reading),
-    ) -> io::Result<usize> {
+    ) -> io::Result<()> {
         self.sockets.enter(wait)?;
         let mut batch = std::mem::take(&mut self.batch);
         batch.extend(self.sockets.uring.completion().map(|entry| Completion {
@@ -193,13 +192,12 @@ impl Ring {
             flags: entry.flags(),
         }));
         let reading = Reading::now();
-        let count = batch.len();
         for completion in batch.drain(..) {
             self.complete(&completion, &reading, &mut on);
         }
         self.batch = batch;
         self.buffers.publish();
-        Ok(count)
+        Ok(())
     }
 
     /// The sockets, to ask for things between turns.
@@ -562,6 +560,18 @@ impl Wire for Sockets {
         Departure { at: Mono::now(), bytes: 0 }
     }
 
+    /// Asks the socket itself: completions were handed out at the end of the last turn, and what has come since only
+    /// becomes one in the next.
+    fn has_news(&mut self, conn: ConnId) -> bool {
+        let socket = self.socket(conn).expect("the engine asks of what lives");
+        let connecting = socket.owed & Op::Connect as u8 != 0;
+        let news = if connecting { PollFlags::OUT } else { PollFlags::IN };
+        let fd = socket.fd.as_ref().expect("what lives has one");
+        let mut polled = [PollFd::new(fd, news)];
+        // An error says nothing about the socket.
+        poll(&mut polled, Some(&Default::default())).is_ok_and(|ready| ready > 0)
+    }
+
     fn watch(&mut self, conn: ConnId) {
         let socket = self.socket(conn).expect("the engine watches what lives");
         if std::mem::replace(&mut socket.watched, true) {
@@ -659,6 +669,7 @@ fn broken(op: Op, errno: Errno) -> Broken {
         (_, Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN) => Broken::Unreachable,
         (_, Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED) => Broken::Reset,
         (Op::Send, _) => Broken::SendFailed,
+        (Op::Connect, Errno::ADDRNOTAVAIL) => Broken::NoPort,
         _ => Broken::Other,
     }
 }

@@ -42,6 +42,11 @@ impl<T> Agenda<T> {
         self.entries.peek().map(|entry| entry.at)
     }
 
+    /// What has happened by `now` and was not taken, in no order.
+    pub fn until(&self, now: Mono) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter(move |entry| entry.at <= now).map(|entry| &entry.what)
+    }
+
     /// The next entry, if it is not after `now`.
     pub fn take(&mut self, now: Mono) -> Option<(Mono, T)> {
         if self.next_at()? > now {

@@ -562,6 +562,11 @@ impl Wire for Network {
         departure
     }
 
+    fn has_news(&mut self, conn: ConnId) -> bool {
+        let is_news = |what: &What| !matches!(what, What::Sent(_) | What::IdleFin(_) | What::Released);
+        self.agenda.until(self.now).any(|(key, what)| *key == conn && is_news(what))
+    }
+
     fn watch(&mut self, conn: ConnId) {
         // No event is lost here; what may be asked for is checked.
         let socket = &self.sockets[conn.index as usize];

@@ -215,6 +215,8 @@ struct Recorder {
     ledger: Ledger,
     trail: Trail,
     broken: Option<String>,
+    /// See [`Breakage::ExpiresUnseen`].
+    expires_unseen: bool,
 }
 
 impl Recorder {
@@ -248,6 +250,10 @@ impl Wire for Recorder {
         self.network.send(conn, request)
     }
 
+    fn has_news(&mut self, conn: ConnId) -> bool {
+        !self.expires_unseen && self.network.has_news(conn)
+    }
+
     fn watch(&mut self, conn: ConnId) {
         self.network.watch(conn);
     }
@@ -270,8 +276,6 @@ struct World {
     writer: Writer,
     database: Database,
     agent: Random,
-    /// Completions before this have been handled.
-    looked_at: Mono,
     now: Mono,
     start: Mono,
     stop_at: Mono,
@@ -425,13 +429,13 @@ impl World {
                 ledger: Ledger::new(usize::try_from(count).unwrap_or(1)),
                 trail: Trail::default(),
                 broken: None,
+                expires_unseen: options.breakage == Some(Breakage::ExpiresUnseen),
             },
             checker,
             ring,
             writer,
             database,
             agent: Random::new(options.seed, 3),
-            looked_at: start,
             now: start,
             start,
             stop_at,
@@ -500,10 +504,8 @@ impl World {
     fn decide(&mut self) -> Result<bool, String> {
         let mut samples = std::mem::take(&mut self.pending);
         let mut record = |sample| samples.push(sample);
-        let expired_at =
-            if self.options.breakage == Some(Breakage::ExpiresUnseen) { self.now } else { self.looked_at };
         self.wire.network.now = self.now;
-        self.engine.expire(expired_at, &mut self.wire, &mut record);
+        self.engine.expire(self.now, &mut self.wire, &mut record);
         let mut more_due = true;
         for _ in 0..self.drain_max {
             more_due = more_due && self.engine.start_due(self.now, &mut self.wire, &mut record);
@@ -543,7 +545,6 @@ impl World {
             }
         }
         self.wire.network.now = self.now;
-        self.looked_at = self.now;
         Ok(())
     }
 
@@ -611,7 +612,7 @@ impl World {
             None => self.engine.charge(key, cpu_ns),
             Some(finished) => {
                 let mut samples = Vec::new();
-                Engine::report(finished, cpu_ns, &mut |sample| samples.push(sample));
+                self.engine.report(finished, cpu_ns, &mut |sample| samples.push(sample));
                 let endpoint =
                     self.wire.ledger.endpoint(key).ok_or("a probe ended on nobody's connection")?;
                 let origin = self.wire.network.origin(endpoint);
