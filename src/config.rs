@@ -130,6 +130,8 @@ pub const CANARY_P99_BUDGET: Micros = Micros::from_millis(1);
 pub const STOLEN_PERCENT_BUDGET: f64 = 5.0;
 /// So is a minute at whose end rows wait for the store that took this long to come.
 pub const BACKLOG_BUDGET: Micros = Micros::from_millis(30_000);
+/// How often a shard probes its canary: sixty a minute are enough for a p99 that is nearly their worst.
+pub const CANARY_EVERY: Micros = Micros::from_millis(1_000);
 /// How often a run is judged.
 pub const JUDGED_EVERY: Micros = Micros::from_millis(60_000);
 /// Judgements kept for a store that is away: a week of minutes.

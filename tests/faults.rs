@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringprobe::clock::{Micros, Mono, Reading};
+use ringprobe::config;
 use ringprobe::control::plans::Planner;
 use ringprobe::control::roster::Roster;
 use ringprobe::control::surroundings::Surroundings;
@@ -435,11 +436,13 @@ fn probe_until(
         connections_max: 1_000,
         origin_inflight_max: 1_000,
         origin_probes_per_s_max: 1_000,
+        lag_budget: config::LAG_P99_BUDGET,
     };
     let surroundings = Surroundings::of_machine().for_shard(anchor, 0);
     let cpu = core_affinity::get_core_ids().unwrap()[0].id;
-    let shard =
-        Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, samples }).unwrap();
+    let (ports, canary) = (None, None);
+    let assignment = Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, samples };
+    let shard = Shard::start(assignment).unwrap();
     let mut collect = |by_endpoint: &mut Vec<Vec<Sample>>| {
         while let Ok(sample) = collected.pop() {
             // Steps are no slot's samples.

@@ -30,7 +30,9 @@ use std::time::Duration;
 use ringprobe::clock::{Micros, Wall};
 use ringprobe::endpoint::{Draft, Endpoint, file};
 use ringprobe::sample::{BodyMatch, Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
-use ringprobe::writer::{Snapshot, Store, StoreState, StoreUrl, Upserted, WriterOptions, block_on};
+use ringprobe::writer::{
+    Judgement, Snapshot, Store, StoreState, StoreUrl, Upserted, WriterOptions, block_on,
+};
 
 use support::cluster::Cluster;
 use support::feed::{Random, Writer, probed, wait_until};
@@ -458,6 +460,53 @@ fn steps_are_no_slots(store: &impl TestStore) {
     writer.end();
 }
 
+fn judgements_are_stored_with_rows_and_without(store: &impl TestStore) {
+    migrate(store.url());
+    let now = Wall::now();
+    let judgement = |minute: i64, reasons: &[&str]| Judgement {
+        ts: Wall(now.0 + minute * 60_000_000),
+        span: Micros(60_000_000),
+        whole_run: false,
+        reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
+        due: 600,
+        sampled: 599,
+        missed: 1,
+        dropped: 0,
+        lag_p99_us: 2_500,
+        agent_p99_us: 80,
+        canary_p99_us: (minute > 0).then_some(17),
+        stolen_percent: 0.25,
+        clock_steps: u64::MAX,
+    };
+    let mut writer = Writer::start(store.options());
+    let id = writer.handle().id();
+    writer.handle().judged(judgement(0, &[]));
+    wait_until("a minute without rows", || one::<u64>(store, "SELECT count(*) FROM verdicts") == 1);
+    writer.feed(&[
+        probed(now.0, 1, 200),
+        Sample { endpoint_id: EndpointId::canary_of(0), ..probed(now.0, 1, 200) },
+    ]);
+    writer.handle().judged(judgement(1, &["lag: it's \"late\"", "missed: 1"]));
+    let last = writer.end();
+    assert_exactly_once(store, 1, &last);
+    assert_eq!(last.tally.canary_us().len(), 1, "a canary is counted, and is nobody's row");
+
+    let of_the_run = Judgement { whole_run: true, ..judgement(0, &[]) };
+    block_on(async { Store::open(store.url()).await?.judged(id, of_the_run).await }).unwrap().unwrap();
+    let order = "ORDER BY whole_run, ts";
+    let rows = store
+        .query(&format!("SELECT due, missed, lag_p99_us, canary_p99_us, clock_steps FROM verdicts {order}"));
+    let steps = i64::MAX.to_string();
+    assert_eq!(rows[0], ["600", "1", "2500", "", &steps]);
+    assert_eq!(rows[1], ["600", "1", "2500", "17", &steps]);
+    assert_eq!(rows.len(), 3);
+    let reasons = store.query(&format!("SELECT reasons, valid, whole_run FROM verdicts {order}"));
+    assert!(reasons[1][0].contains("lag: it's") && reasons[1][0].contains("missed: 1"), "{reasons:?}");
+    assert_ne!(reasons[0][1], reasons[1][1], "one is valid, one is not");
+    assert_ne!(reasons[1][2], reasons[2][2]);
+    assert_eq!(one::<u64>(store, "SELECT count(DISTINCT writer_id) FROM verdicts"), 1);
+}
+
 fn two_writers_share_a_store(store: &impl TestStore) {
     migrate(store.url());
     let now = Wall::now();
@@ -754,6 +803,7 @@ both! {
     a_hundred_thousand_endpoints_take_seconds
     rows_out_are_rows_in
     steps_are_no_slots
+    judgements_are_stored_with_rows_and_without
     two_writers_share_a_store
     people_see_names_and_no_invented_phases
     state_says_since_when

@@ -18,6 +18,7 @@ use super::{Error, limits, session};
 use crate::config::{BENCH_CONNECTIONS_MAX, BENCH_RATE_MAX, DESCRIPTORS_RESERVED};
 use crate::control::node::Workload;
 use crate::control::roster::Roster;
+use crate::control::validity::Budgets;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
 use crate::sample::{EndpointId, Failure};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
@@ -101,6 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         writer: WriterOptions { store: arguments.store.clone(), ..WriterOptions::default() },
         duration: Some(duration),
         surroundings,
+        budgets: Budgets::default(),
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)

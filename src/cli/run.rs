@@ -17,6 +17,7 @@ use crate::config::{RETENTION_DEFAULT, RETENTION_MIN};
 use crate::control::node::Workload;
 use crate::control::plans::{PlanError, Planner};
 use crate::control::roster::Roster;
+use crate::control::validity::Budgets;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
 use crate::matcher::budget;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
@@ -41,6 +42,10 @@ pub(super) struct Arguments {
     /// Remove samples from the store when they are this old, such as 30d; `never` keeps them for ever [default: 7d]
     #[arg(long, env = "RINGPROBE_RETENTION", value_name = "TIME")]
     retention: Option<String>,
+    /// What a valid run or minute may show at p99: lag=5ms,agent=20ms,canary=2ms,stolen=10%,backlog=1m, or some of them
+    /// [default: lag=2ms,agent=10ms,canary=1ms,stolen=5%,backlog=30s]
+    #[arg(long, env = "RINGPROBE_BUDGET", value_name = "NAME=VALUE,…")]
+    budget: Option<String>,
     /// Do not bring the store's tables up to date.
     #[arg(long)]
     no_migrate: bool,
@@ -54,6 +59,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let duration =
         arguments.duration.as_deref().map(|text| super::duration_argument("--duration", text)).transpose()?;
     let retention = arguments.retention.as_deref().map_or(Ok(Some(RETENTION_DEFAULT)), retention)?;
+    let budgets = Budgets::default().with(arguments.budget.as_deref().unwrap_or_default());
+    let budgets = budgets.map_err(|error| Error::input(format!("--budget: {error}")))?;
     session::placement(arguments.cores)?;
     let store_url = arguments.store.url()?;
     let surroundings = arguments.network.surroundings()?;
@@ -72,6 +79,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         writer: WriterOptions { store: Some(store_url), retention, ..WriterOptions::default() },
         duration,
         surroundings,
+        budgets,
     })?;
     super::print_summary(&summary, arguments.json)?;
     Ok(ExitCode::SUCCESS)

@@ -13,12 +13,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Error, limits, terminal};
 use crate::clock::{Micros, Mono};
 use crate::config;
-use crate::control::node::{Node, NodeOptions, Progress, Workload};
+use crate::control::minutes::Minutes;
+use crate::control::node::{Node, NodeOptions, Progress, Totals, Workload};
 use crate::control::roster::Roster;
 use crate::control::summary::Summary;
 use crate::control::surroundings::Surroundings;
+use crate::control::validity::{Budgets, Evidence};
 use crate::shard::placement::Placement;
-use crate::writer::{Snapshot, StoreState, WriterOptions};
+use crate::writer::{Snapshot, Store, StoreState, WriterOptions};
 
 /// What `run` and `bench` decide before a node starts.
 #[derive(Debug)]
@@ -30,16 +32,20 @@ pub(super) struct Session {
     pub(super) writer: WriterOptions,
     pub(super) duration: Option<Micros>,
     pub(super) surroundings: Surroundings,
+    pub(super) budgets: Budgets,
 }
 
 /// Runs a node to its end.
 pub(super) fn run(session: Session) -> Result<Summary, Error> {
-    let has_store = session.writer.store.is_some();
+    let Session { budgets, .. } = session;
+    let store = session.writer.store.clone();
+    let saturated = session.workload == Workload::ClosedLoop;
     let descriptors_max = limits::descriptors_max()?;
     let options = NodeOptions {
         placement: placement(session.cores)?,
         workload: session.workload,
         descriptors_max,
+        lag_budget: budgets.lag,
         surroundings: session.surroundings,
         writer: session.writer,
     };
@@ -48,9 +54,23 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
     let node = Node::start(session.roster, options).map_err(|error| {
         Error::failed(format!("cannot start: {error}; `ringprobe doctor` says what is missing"))
     })?;
-    let (node, resident_bytes) = runtime.block_on(watch(node, session.duration)).map_err(Error::failed)?;
+    let minutes = (session.workload == Workload::Scheduled).then_some(budgets);
+    let watched = runtime.block_on(watch(node, session.duration, minutes));
+    let (node, resident_bytes) = watched.map_err(Error::failed)?;
+    let (writer, begun) = (node.writer(), node.anchor().wall_of(node.begun()));
     let progress = node.join().map_err(|error| Error::failed(format!("a shard ended early: {error}")))?;
-    Ok(Summary::of(&progress, has_store, resident_bytes))
+    let evidence = Evidence::of(&progress, saturated);
+    let summary = Summary::of(&progress, store.is_some(), resident_bytes, &evidence, &budgets);
+    if let Some(store) = store {
+        let stored = runtime.block_on(async {
+            let mut store = Store::open(&store).await?;
+            store.judged(writer, summary.judgement(begun)).await
+        });
+        if let Err(error) = stored {
+            log::warn!("the verdict on this run is not stored: {error}");
+        }
+    }
+    Ok(summary)
 }
 
 /// The CPUs for shards and writer.
@@ -60,8 +80,13 @@ pub(super) fn placement(cores: Option<usize>) -> Result<Placement, Error> {
     Placement::new(&cpus, cores).map_err(|error| Error::input(format!("--cores: {error}")))
 }
 
-/// Watches a node to its end; with the memory it was last seen to take while probing.
-async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<(Node, u64)> {
+/// Watches a node to its end; with the memory it was last seen to take while probing. With budgets, every minute is
+/// judged by them.
+async fn watch(
+    mut node: Node,
+    duration: Option<Micros>,
+    budgets: Option<Budgets>,
+) -> io::Result<(Node, u64)> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let interactive = terminal::is_interactive();
@@ -70,6 +95,8 @@ async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<(Node, u6
         node.stop(node.begun() + duration);
     }
     let mut status = Status::new(every);
+    let (anchor, begun, progress) = (node.anchor(), node.begun(), node.progress());
+    let mut minutes = budgets.map(|budgets| Minutes::begin(progress, anchor, budgets, begun));
     let mut signals = 0;
     let mut draining = false;
     let (mut resident, mut resident_next) = (resident_bytes(), node.begun() + config::RESIDENT_EVERY);
@@ -78,6 +105,16 @@ async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<(Node, u6
             _ = interrupt.recv() => signals += 1,
             _ = terminate.recv() => signals += 1,
             () = tokio::time::sleep(TICK) => {}
+        }
+        node.look();
+        if let Some(minutes) = &mut minutes
+            && minutes.is_over(Mono::now())
+        {
+            let judgement = minutes.turn_over(node.progress(), Mono::now());
+            if !judgement.is_valid() {
+                log::warn!("the last minute is INVALID: {}", judgement.reasons.join("; "));
+            }
+            node.judged(judgement);
         }
         if resident_next <= Mono::now() && !node.has_drained() {
             give_memory_back();
@@ -101,7 +138,7 @@ async fn watch(mut node: Node, duration: Option<Micros>) -> io::Result<(Node, u6
                 std::process::exit(EXIT_INTERRUPTED);
             }
         }
-        if let Some((progress, rates)) = status.due(&node) {
+        if let Some((progress, rates)) = status.due(&mut node) {
             if interactive {
                 terminal::draw(&block(&progress, &rates));
             } else {
@@ -135,7 +172,7 @@ impl Status {
         Self { every, next: Mono::now() + every, before: None }
     }
 
-    fn due(&mut self, node: &Node) -> Option<(Progress, Rates)> {
+    fn due(&mut self, node: &mut Node) -> Option<(Progress, Rates)> {
         if Mono::now() < self.next {
             return None;
         }
@@ -176,7 +213,7 @@ fn block(progress: &Progress, rates: &Rates) -> String {
          ttfb      {}\n\
          lag       {}\n\
          agent     {}\n\
-         store     {:.0} rows/s   {} queued   {}",
+         store     {:.0} rows/s   {} queued   {}{}",
         rates.probes_per_s,
         totals.inflight,
         tally.due(),
@@ -191,6 +228,7 @@ fn block(progress: &Progress, rates: &Rates) -> String {
         rates.rows_per_s,
         writer.queued_rows,
         store_state(writer),
+        shedding("\n", totals),
     );
     text
 }
@@ -200,7 +238,7 @@ fn status_line(progress: &Progress, rates: &Rates) -> String {
     let tally = &writer.tally;
     format!(
         "ringprobe: {} s: {:.0} probes/s, {} in flight, due {} sampled {} missed {} dropped {}, up {} down {}, ttfb p99 {}, \
-         lag p99 {}, store {:.0} rows/s {} queued {}",
+         lag p99 {}, store {:.0} rows/s {} queued {}{}",
         progress.elapsed_ns / 1_000_000_000,
         rates.probes_per_s,
         totals.inflight,
@@ -215,7 +253,16 @@ fn status_line(progress: &Progress, rates: &Rates) -> String {
         rates.rows_per_s,
         writer.queued_rows,
         store_state(writer),
+        shedding(", ", totals),
     )
+}
+
+/// Said only while it happens.
+fn shedding(before: &str, totals: &Totals) -> String {
+    match totals.shed_per_mille {
+        0 => String::new(),
+        shed => format!("{before}overload: {} % of the slots are given up", shed.div_ceil(10)),
+    }
 }
 
 fn store_state(writer: &Arc<Snapshot>) -> String {

@@ -3,8 +3,12 @@
 //! Runs on threads of its own that are pinned nowhere. Out of scope, so far: the endpoint feed, the admin page,
 //! the fleet lease.
 
+pub mod canary;
+pub mod machine;
+pub mod minutes;
 pub mod node;
 pub mod plans;
 pub mod roster;
 pub mod summary;
 pub mod surroundings;
+pub mod validity;

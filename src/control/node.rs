@@ -11,17 +11,23 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
+use uuid::Uuid;
+
+use super::canary::Canary;
+use super::machine::{Disturbance, Watch};
+use super::plans::Planner;
 use super::roster::{Deal, Roster};
 use super::surroundings::Surroundings;
 use crate::clock::{Micros, Mono, Reading, Wall, process_cpu_us};
 use crate::config;
+use crate::dns;
 use crate::probe::Plan;
 use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
 use crate::shard::placement::Placement;
 use crate::shard::{Assignment, Gauges, Shard};
-use crate::writer::{Snapshot, WriterHandle, WriterOptions};
+use crate::writer::{Judgement, Snapshot, WriterHandle, WriterOptions};
 
 /// What a node probes, and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +54,8 @@ pub struct NodeOptions {
     pub workload: Workload,
     /// Sockets that this process may have open.
     pub descriptors_max: u64,
+    /// What starts later than this is late: slots are given up when most are.
+    pub lag_budget: Micros,
     /// What every shard has beside its endpoints.
     pub surroundings: Surroundings,
     /// Where samples go.
@@ -59,6 +67,10 @@ pub struct NodeOptions {
 pub struct Node {
     shards: Vec<Shard>,
     writer: WriterHandle,
+    /// Ends when the shards have.
+    _canary: Option<Canary>,
+    machine: Watch,
+    anchor: Reading,
     cpu_before_us: u64,
     begun: Mono,
     ended: Option<Mono>,
@@ -77,8 +89,12 @@ pub struct Totals {
     pub dropped: u64,
     /// Connections opened.
     pub opened: u64,
+    /// Connections for which there was no local port.
+    pub portless: u64,
     /// Probes in flight.
     pub inflight: u64,
+    /// Slots given up for overload, of a thousand, by the shard that gives up most.
+    pub shed_per_mille: u64,
     /// Enters of the rings.
     pub enters: u64,
 }
@@ -90,6 +106,8 @@ pub struct Progress {
     pub totals: Totals,
     /// From the writer.
     pub writer: Arc<Snapshot>,
+    /// What the machine did to us since probing began.
+    pub machine: Disturbance,
     /// CPU the process has used since probing began, µs, all threads.
     pub cpu_us: u64,
     /// Since probing began, to now or to the end, ns.
@@ -102,11 +120,13 @@ impl Node {
     /// # Errors
     /// If a thread, an executor or a ring cannot be made.
     pub fn start(roster: Roster, options: NodeOptions) -> io::Result<Self> {
-        let NodeOptions { placement, workload, descriptors_max, surroundings, mut writer } = options;
+        let NodeOptions { placement, workload, descriptors_max, lag_budget, surroundings, mut writer } =
+            options;
         let placement_count = placement.shards.len();
         let anchor = Reading::now();
-        let limits = limits(placement.shards.len(), descriptors_max);
-        let parts = parts(roster, placement.shards.len(), workload);
+        let limits = Limits { lag_budget, ..limits(placement.shards.len(), descriptors_max) };
+        let mut parts = parts(roster, placement.shards.len(), workload);
+        let canary = (workload == Workload::Scheduled).then(|| canary(&mut parts, &surroundings)).flatten();
         let (producers, consumers): (Vec<_>, Vec<_>) = parts.iter().map(|_| sample_ring()).unzip();
         writer.cpu = placement.writer;
         let writer = crate::writer::spawn(consumers, writer)?;
@@ -122,7 +142,9 @@ impl Node {
             };
             let surroundings = surroundings.for_shard(anchor, shard);
             let ports = ports(shard, placement_count);
-            shards.push(Shard::start(Assignment { shard, cpu, load, limits, surroundings, ports, samples })?);
+            let canary = canary.as_ref().map(|canary| canary.held(shard));
+            let assignment = Assignment { shard, cpu, load, limits, surroundings, ports, canary, samples };
+            shards.push(Shard::start(assignment)?);
         }
         drop(ready);
         for _ in &shards {
@@ -130,13 +152,44 @@ impl Node {
                 return Err(first_error(shards));
             }
         }
-        Ok(Self { shards, writer, cpu_before_us: process_cpu_us(), begun: Mono::now(), ended: None })
+        Ok(Self {
+            shards,
+            writer,
+            _canary: canary,
+            machine: Watch::start(),
+            anchor,
+            cpu_before_us: process_cpu_us(),
+            begun: Mono::now(),
+            ended: None,
+        })
     }
 
     /// When probing began.
     #[must_use]
     pub const fn begun(&self) -> Mono {
         self.begun
+    }
+
+    /// Joins wall and monotonic time, for all shards.
+    #[must_use]
+    pub const fn anchor(&self) -> Reading {
+        self.anchor
+    }
+
+    /// What the store knows this node's writer by.
+    #[must_use]
+    pub const fn writer(&self) -> Uuid {
+        self.writer.id()
+    }
+
+    /// To be called often: only who looks often sees that a clock was set.
+    pub fn look(&mut self) {
+        self.machine.look();
+    }
+
+    /// Has the writer store what a minute was judged to be.
+    pub fn judged(&self, judgement: Judgement) {
+        self.writer.judged(judgement);
     }
 
     /// Slots at or after `at` are not probed.
@@ -166,11 +219,12 @@ impl Node {
 
     /// How things stand.
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&mut self) -> Progress {
         let until = self.ended.map_or_else(Mono::now, |ended| ended.min(Mono::now()));
         Progress {
             totals: Totals::of(self.shards.iter().map(Shard::gauges)),
             writer: self.writer.snapshot(),
+            machine: self.machine.sum(),
             cpu_us: process_cpu_us().saturating_sub(self.cpu_before_us),
             elapsed_ns: until.nanos_since(self.begun),
         }
@@ -180,7 +234,7 @@ impl Node {
     ///
     /// # Errors
     /// If a shard's ring failed.
-    pub fn join(self) -> io::Result<Progress> {
+    pub fn join(mut self) -> io::Result<Progress> {
         let before = self.progress();
         let gauges: Vec<_> = self.shards.iter().map(|shard| Arc::clone(shard.gauges())).collect();
         for shard in self.shards {
@@ -189,7 +243,13 @@ impl Node {
         let writer = self.writer.join();
         let cpu_us = process_cpu_us().saturating_sub(self.cpu_before_us);
         let elapsed_ns = self.ended.map_or(before.elapsed_ns, |ended| ended.nanos_since(self.begun));
-        Ok(Progress { totals: Totals::of(gauges.iter()), writer, cpu_us, elapsed_ns })
+        Ok(Progress {
+            totals: Totals::of(gauges.iter()),
+            writer,
+            machine: before.machine,
+            cpu_us,
+            elapsed_ns,
+        })
     }
 }
 
@@ -203,7 +263,9 @@ impl Totals {
                 missed: sum.missed + read(&gauges.missed),
                 dropped: sum.dropped + read(&gauges.dropped),
                 opened: sum.opened + read(&gauges.opened),
+                portless: sum.portless + read(&gauges.portless),
                 inflight: sum.inflight + read(&gauges.inflight),
+                shed_per_mille: sum.shed_per_mille.max(read(&gauges.shed_per_mille)),
                 enters: sum.enters + read(&gauges.enters),
             }
         })
@@ -226,7 +288,8 @@ pub fn collect_once(
     let load = move || part.load(anchor);
     let limits = limits(1, descriptors_max);
     let surroundings = surroundings.for_shard(anchor, 0);
-    Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, samples })?.join()?;
+    let (ports, canary) = (None, None);
+    Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, samples })?.join()?;
     Ok(std::iter::from_fn(|| collected.pop().ok()).collect())
 }
 
@@ -278,6 +341,25 @@ fn parts(roster: Roster, shards: usize, workload: Workload) -> Vec<Part> {
     roster.deal(shards, deal).into_iter().enumerate().map(part).collect()
 }
 
+/// Gives each shard a canary to probe. Without one a run is judged by the rest.
+fn canary(parts: &mut [Part], surroundings: &Surroundings) -> Option<Canary> {
+    let canary = match Canary::start(parts.len(), surroundings.seed) {
+        Ok(canary) => canary,
+        Err(error) => {
+            log::warn!("no canary: {error}");
+            return None;
+        }
+    };
+    let mut planner = Planner::new(surroundings.roots.clone(), dns::Family::PreferV4, None);
+    for (shard, part) in parts.iter_mut().enumerate() {
+        match canary.watch(shard, &mut planner) {
+            Ok(watch) => part.roster.push(watch),
+            Err(error) => log::warn!("no canary: {error}"),
+        }
+    }
+    Some(canary)
+}
+
 /// A ring to the writer, of which every page has been touched: none is made in the middle of a probe.
 fn sample_ring() -> (rtrb::Producer<Sample>, rtrb::Consumer<Sample>) {
     let (mut producer, mut consumer) = rtrb::RingBuffer::new(config::SAMPLE_RING_CAPACITY);
@@ -295,6 +377,7 @@ fn limits(shards: usize, descriptors_max: u64) -> Limits {
         connections_max: u32::try_from(share).unwrap_or(u32::MAX).min(1 << 24),
         origin_inflight_max: share_of(config::ORIGIN_INFLIGHT_MAX, shards),
         origin_probes_per_s_max: share_of(config::ORIGIN_PROBES_PER_S_MAX, shards),
+        lag_budget: config::LAG_P99_BUDGET,
     }
 }
 

@@ -53,6 +53,11 @@ impl Roster {
         Ok(())
     }
 
+    /// Adds one more.
+    pub fn push(&mut self, watch: Watch) {
+        self.pages.push(vec![watch]);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -10,10 +10,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::node::Progress;
-use crate::clock::Micros;
-use crate::config;
-use crate::sample::MissReason;
-use crate::writer::{Distribution, Percentiles};
+use super::validity::{Budgets, Evidence};
+use crate::clock::{Micros, Wall};
+use crate::writer::{Distribution, Judgement, Percentiles};
 
 /// What a run comes to.
 #[derive(Clone, Debug, Serialize)]
@@ -44,14 +43,20 @@ pub struct Summary {
     pub agent_us: Points,
     /// Time to first byte.
     pub ttfb_us: Points,
-    /// Start to verdict.
+    /// Start to verdict: service time.
     pub total_us: Points,
+    /// Slot to verdict, with missed slots among those that took longest: response time. `null` is a missed slot.
+    pub response_us: ResponsePoints,
+    /// What the canaries read beside the truth; `null` without one.
+    pub canary_us: Option<Points>,
     /// Failures by class.
     pub failures: serde_json::Map<String, serde_json::Value>,
     /// Misses by reason.
     pub misses: serde_json::Map<String, serde_json::Value>,
     /// Connections opened.
     pub connections: u64,
+    /// What the machine did meanwhile.
+    pub machine: Machine,
     /// `io_uring_enter` per sampled probe.
     pub enters_per_probe: f64,
     /// Bytes received above TCP.
@@ -89,6 +94,39 @@ pub struct Points {
     pub max: u64,
 }
 
+/// The points of a distribution in which some are missing: those are larger than any that is known, and `null`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ResponsePoints {
+    /// Half are at most this.
+    pub p50: Option<u64>,
+    /// 99 % are.
+    pub p99: Option<u64>,
+    /// 99.9 % are.
+    pub p999: Option<u64>,
+    /// All are.
+    pub max: Option<u64>,
+}
+
+impl ResponsePoints {
+    fn of(distribution: &Distribution, missing: u64) -> Self {
+        let at = |quantile| distribution.quantile_among(quantile, missing);
+        Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1.0) }
+    }
+}
+
+/// What the machine did during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Machine {
+    /// CPU time that the host gave to others.
+    pub stolen_percent: f64,
+    /// How often the wall clock was set.
+    pub clock_steps: u64,
+    /// Packets that the kernel had no time for.
+    pub softirq_drops: u64,
+    /// Connections for which there was no local port.
+    pub portless: u64,
+}
+
 impl Points {
     fn of(distribution: &Distribution) -> Self {
         let Percentiles { p50, p99, p999, max } = distribution.percentiles();
@@ -101,8 +139,14 @@ impl Summary {
     /// that what is neither stored nor dropped is lost rather than on its way.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "ratios are printed with a few digits")]
-    pub fn of(progress: &Progress, has_store: bool, rss_bytes: u64) -> Self {
-        let Progress { totals, writer, cpu_us, elapsed_ns } = progress;
+    pub fn of(
+        progress: &Progress,
+        has_store: bool,
+        rss_bytes: u64,
+        evidence: &Evidence<'_>,
+        budgets: &Budgets,
+    ) -> Self {
+        let Progress { totals, writer, machine, cpu_us, elapsed_ns } = progress;
         let tally = &writer.tally;
         let duration_s = *elapsed_ns as f64 / 1e9;
         let per_probe = |amount: u64| amount as f64 / totals.sampled.max(1) as f64;
@@ -121,9 +165,17 @@ impl Summary {
             agent_us: Points::of(tally.agent_us()),
             ttfb_us: Points::of(tally.ttfb_us()),
             total_us: Points::of(tally.total_us()),
+            response_us: ResponsePoints::of(tally.response_us(), tally.missed()),
+            canary_us: (!tally.canary_us().is_empty()).then(|| Points::of(tally.canary_us())),
             failures: tally.failures().map(|(failure, n)| (failure.name().to_owned(), n.into())).collect(),
             misses: tally.misses().map(|(reason, n)| (reason.name().to_owned(), n.into())).collect(),
             connections: totals.opened,
+            machine: Machine {
+                stolen_percent: machine.stolen_percent(),
+                clock_steps: machine.clock_steps,
+                softirq_drops: machine.softirq_drops,
+                portless: totals.portless,
+            },
             enters_per_probe: per_probe(totals.enters),
             bytes_in: tally.bytes_in(),
             bytes_out: tally.bytes_out(),
@@ -131,15 +183,14 @@ impl Summary {
             verdict: Verdict::Valid,
             reasons: Vec::new(),
         };
-        let overlaps =
-            tally.misses().find(|(reason, _)| *reason == MissReason::Overlap).map_or(0, |(_, n)| n);
-        summary.judge(totals.dropped, overlaps);
+        summary.reasons = summary.mistakes();
+        summary.reasons.extend(evidence.against(budgets));
+        summary.verdict = if summary.reasons.is_empty() { Verdict::Valid } else { Verdict::Invalid };
         summary
     }
 
-    /// An overlap is the endpoint's slowness against its own interval, and recorded as such; every other
-    /// missed slot is ours.
-    fn judge(&mut self, lost_to_full_rings: u64, overlaps: u64) {
+    /// What does not add up.
+    fn mistakes(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.due == 0 {
             reasons.push(format!("nothing was due in {:.1} s: nothing was measured", self.duration_s));
@@ -158,22 +209,32 @@ impl Summary {
                 self.due, self.dropped
             ));
         }
-        let missed_by_us = self.missed.saturating_sub(overlaps);
-        if missed_by_us > 0 {
-            reasons.push(format!("missed: {missed_by_us} slots were not probed ({})", names(&self.misses)));
+        reasons
+    }
+
+    /// The run as a whole, as it is stored.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a run's length, in milliseconds"
+    )]
+    pub fn judgement(&self, begun: Wall) -> Judgement {
+        Judgement {
+            ts: begun,
+            span: Micros::from_millis((self.duration_s * 1e3) as u64),
+            whole_run: true,
+            reasons: self.reasons.clone(),
+            due: self.due,
+            sampled: self.sampled,
+            missed: self.missed,
+            dropped: self.dropped,
+            lag_p99_us: self.lag_us.p99,
+            agent_p99_us: self.agent_us.p99,
+            canary_p99_us: self.canary_us.map(|points| points.p99),
+            stolen_percent: self.machine.stolen_percent,
+            clock_steps: self.machine.clock_steps,
         }
-        if lost_to_full_rings > 0 {
-            reasons.push(format!("dropped: {lost_to_full_rings} samples found the writer's ring full"));
-        }
-        if self.dropped > lost_to_full_rings {
-            reasons.push(format!("dropped: {} rows were not stored", self.dropped - lost_to_full_rings));
-        }
-        if self.lag_us.p99 > config::LAG_P99_BUDGET.0 {
-            let (lag, budget) = (Micros(self.lag_us.p99), config::LAG_P99_BUDGET);
-            reasons.push(format!("lag: {lag} at p99 is over the budget of {budget}"));
-        }
-        self.verdict = if reasons.is_empty() { Verdict::Valid } else { Verdict::Invalid };
-        self.reasons = reasons;
     }
 }
 
@@ -197,16 +258,24 @@ impl fmt::Display for Summary {
         writeln!(f, "{:>12.1} probes/s for {:.1} s", self.probes_per_s, self.duration_s)?;
         writeln!(f, "{:>12.2} µs of CPU per probe, all threads", self.cpu_us_per_probe)?;
         writeln!(f, "{:>12.1} MiB resident", self.rss_bytes.to_f64() / f64::from(1 << 20))?;
+        if !self.misses.is_empty() {
+            writeln!(f, "{:>12} missed ({})", self.missed, names(&self.misses))?;
+        }
         writeln!(f, "\n{:>12} {:>12} {:>12} {:>12} {:>12}", "", "p50", "p99", "p99.9", "max")?;
+        let known = |points: Points| [points.p50, points.p99, points.p999, points.max].map(Some);
+        let response = &self.response_us;
         let rows = [
-            ("lag", self.lag_us),
-            ("agent", self.agent_us),
-            ("ttfb", self.ttfb_us),
-            ("total", self.total_us),
+            ("lag", Some(known(self.lag_us))),
+            ("agent", Some(known(self.agent_us))),
+            ("canary", self.canary_us.map(known)),
+            ("ttfb", Some(known(self.ttfb_us))),
+            ("total", Some(known(self.total_us))),
+            ("from slot", Some([response.p50, response.p99, response.p999, response.max])),
         ];
         for (name, points) in rows {
-            let Points { p50, p99, p999, max } = points;
-            let [p50, p99, p999, max] = [p50, p99, p999, max].map(|us| Micros(us).to_string());
+            let Some(points) = points else { continue };
+            let [p50, p99, p999, max] =
+                points.map(|us| us.map_or_else(|| "missed".to_owned(), |us| Micros(us).to_string()));
             writeln!(f, "{name:>12} {p50:>12} {p99:>12} {p999:>12} {max:>12}")?;
         }
         write!(f, "\n{:>12}", self.verdict)?;

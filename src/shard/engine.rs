@@ -163,6 +163,8 @@ pub struct Limits {
     pub origin_inflight_max: u32,
     /// Probes started per second to one origin address.
     pub origin_probes_per_s_max: u32,
+    /// What starts later than this is late.
+    pub lag_budget: Micros,
 }
 
 /// What a shard has beside its endpoints.
@@ -335,7 +337,7 @@ impl Engine {
             asks_left: false,
             doubts: [0; 3],
             origins: Origins::new(limits.origin_inflight_max, limits.origin_probes_per_s_max),
-            restraint: Restraint::new(config::LAG_P99_BUDGET),
+            restraint: Restraint::new(limits.lag_budget),
             policy,
             random,
             counters: Counters::default(),

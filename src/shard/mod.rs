@@ -34,7 +34,7 @@ use self::ring::Ring;
 use crate::clock::{Micros, Mono};
 use crate::config;
 use crate::probe::Plan;
-use crate::sample::{EndpointId, Sample};
+use crate::sample::{EndpointId, Outcome, Sample, clamp_us};
 
 /// What a shard is made of. Sent to its thread, where `load` is called.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub struct Assignment<L> {
     pub surroundings: Surroundings,
     /// The local ports that its connections take, if not any.
     pub ports: Option<RangeInclusive<u16>>,
+    /// How long its canary held the last answer, ns.
+    pub canary: Option<Arc<AtomicU64>>,
     /// Where its samples go.
     pub samples: rtrb::Producer<Sample>,
 }
@@ -148,15 +150,33 @@ impl Shard {
 /// Where samples leave the shard, and are counted if they cannot.
 struct Outlet {
     samples: rtrb::Producer<Sample>,
+    canary: Option<Arc<AtomicU64>>,
     dropped: u64,
 }
 
 impl Outlet {
-    fn put(&mut self, sample: Sample) {
+    fn put(&mut self, mut sample: Sample) {
+        if sample.endpoint_id.is_canary() {
+            let held_ns = self.canary.as_ref().map_or(0, |held| held.load(Ordering::Acquire));
+            match canary_error_us(&sample, held_ns) {
+                Some(error_us) => sample.agent_us = error_us,
+                None => return,
+            }
+        }
         debug_assert!(sample.phases_sum_to_total(), "phases sum to the total: {sample:?}");
         if self.samples.push(sample).is_err() {
             self.dropped += 1;
         }
+    }
+}
+
+/// What a canary's sample says beside what the canary knows; one that failed is wrong by all it took, and a missed one
+/// says nothing.
+fn canary_error_us(sample: &Sample, held_ns: u64) -> Option<i32> {
+    match sample.outcome {
+        Outcome::Up => Some(sample.phases.processing_us.saturating_sub(clamp_us(held_ns / 1_000)).abs()),
+        Outcome::Down => Some(sample.total_us),
+        Outcome::Missed => None,
     }
 }
 
@@ -165,8 +185,8 @@ where
     L: FnOnce() -> (E, Pace),
     E: ExactSizeIterator<Item = (EndpointId, Plan)>,
 {
-    let Assignment { load, limits, surroundings, ports, samples, .. } = assignment;
-    let mut outlet = Outlet { samples, dropped: 0 };
+    let Assignment { load, limits, surroundings, ports, canary, samples, .. } = assignment;
+    let mut outlet = Outlet { samples, canary, dropped: 0 };
     ring::ask_for_short_slices();
     let mut ring = Ring::new(ports)?;
     // glommio's first sleep may take tens of milliseconds (it registers its membarrier then): not on our time.

@@ -676,9 +676,33 @@ fn broken(op: Op, errno: Errno) -> Broken {
 
 /// Asks for the time at which the kernel's stack had each segment (`SOF_TIMESTAMPING_RX_SOFTWARE`). Refusal is
 /// no error: the probe's samples are then flagged `user_time`.
-fn ask_for_receive_timestamps(socket: &OwnedFd) {
+pub fn ask_for_receive_timestamps(socket: &OwnedFd) {
     let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
     let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &flags.to_le_bytes());
+}
+
+/// Receives from a stream without waiting, and when the kernel had the last of it: nanoseconds on `CLOCK_REALTIME`,
+/// `None` if [`ask_for_receive_timestamps`] was not asked of the socket. For who is no shard, and stamps what comes all
+/// the same: the origin that measures us.
+///
+/// # Errors
+/// `recvmsg(2)`'s; `AGAIN` if there is nothing.
+pub fn receive_stamped(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Option<u64>), Errno> {
+    let mut control = [0_u8; CONTROL_BYTES];
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero is a valid msghdr: no name, no vectors, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), CONTROL_BYTES as _);
+    // SAFETY: every pointer is to a local or to the caller's buffer, with its own length, written before the call
+    // returns and not after.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let Ok(bytes) = usize::try_from(received) else {
+        return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL));
+    };
+    #[expect(clippy::unnecessary_cast, reason = "other C libraries have another type here")]
+    let control_bytes = message.msg_controllen as usize;
+    Ok((bytes, control.get(..control_bytes).and_then(software_stamp_ns)))
 }
 
 /// `setsockopt(2)`, for options that no crate has a function for.

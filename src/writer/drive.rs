@@ -12,6 +12,7 @@
 //! of samples of slots. Steps come and go with them, and are counted by themselves.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,13 +27,18 @@ use super::error::Remedy;
 use super::latest::Latest;
 use super::refused::{Part, Refused};
 use super::store::{Delivery, Ingest};
-use super::{Snapshot, Store, StoreError, StoreState, StoreUrl, Tally, WriterOptions, partition};
+use super::{Judgement, Snapshot, Store, StoreError, StoreState, StoreUrl, Tally, WriterOptions, partition};
 use crate::clock::{Mono, Wall};
-use crate::config::{GATHER_EVERY, RETENTION_EVERY, SNAPSHOT_EVERY, STORE_DEADLINE};
+use crate::config::{GATHER_EVERY, JUDGEMENTS_MAX, RETENTION_EVERY, SNAPSHOT_EVERY, STORE_DEADLINE};
 use crate::sample::Sample;
 
-/// Where pictures of the writer are left for others.
-pub(super) type Published = Arc<Mutex<Arc<Snapshot>>>;
+/// What is shared with who started the writer.
+pub(super) struct Shared {
+    /// Where pictures of the writer are left.
+    pub(super) published: Arc<Mutex<Arc<Snapshot>>>,
+    /// Where judgements are left for it.
+    pub(super) judged: Arc<Mutex<Vec<Judgement>>>,
+}
 
 /// What both futures work on; never borrowed across an await.
 struct State {
@@ -45,6 +51,8 @@ struct State {
     refused: Refused,
     /// Gaps that are not yet recorded: at most one per reason, wider each time.
     gaps: Vec<Gap>,
+    /// What is to be stored beside the rows, bounded.
+    judgements: VecDeque<Judgement>,
     stored: u64,
     dropped: u64,
     steps_stored: u64,
@@ -57,10 +65,11 @@ struct State {
 
 /// Runs the writer to its end, on the calling thread.
 pub(super) fn run(
+    id: Uuid,
     consumers: Vec<Consumer<Sample>>,
     options: &WriterOptions,
     runtime: &tokio::runtime::Runtime,
-    published: &Published,
+    shared: &Shared,
 ) -> Arc<Snapshot> {
     let state = RefCell::new(State {
         tally: Tally::new(),
@@ -69,6 +78,7 @@ pub(super) fn run(
         held: None,
         refused: Refused::default(),
         gaps: Vec::new(),
+        judgements: VecDeque::new(),
         stored: 0,
         dropped: 0,
         steps_stored: 0,
@@ -77,15 +87,15 @@ pub(super) fn run(
         store: if options.store.is_some() { StoreState::Connecting } else { StoreState::None },
         ended: false,
     });
-    publish(published, &Arc::new(state.borrow().snapshot()));
+    shared.publish(&Arc::new(state.borrow().snapshot()));
     let news = Notify::new();
     runtime.block_on(async {
         let storing = options.store.is_some();
-        let gathered = gather(consumers, storing, &state, &news, published);
+        let gathered = gather(consumers, storing, &state, &news, shared);
         match &options.store {
             None => gathered.await,
             Some(url) => {
-                let delivered = deliver_all(url, options, &state, &news);
+                let delivered = deliver_all(id, url, options, &state, &news);
                 let give_up = async {
                     gathered.await;
                     sleep(options.drain_max.as_duration()).await;
@@ -100,7 +110,7 @@ pub(super) fn run(
     let mut state = state.into_inner();
     state.give_up();
     let last = Arc::new(state.snapshot());
-    publish(published, &last);
+    shared.publish(&last);
     last
 }
 
@@ -110,7 +120,7 @@ async fn gather(
     storing: bool,
     state: &RefCell<State>,
     news: &Notify,
-    published: &Published,
+    shared: &Shared,
 ) {
     let mut tick = interval(GATHER_EVERY.as_duration());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -129,19 +139,25 @@ async fn gather(
             if let Some(batch) = state.batcher.poll(now) {
                 state.enqueue(batch);
             }
-            if !state.queue.is_empty() {
+            if storing {
+                state.heed(&mut shared.judged.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            if !state.queue.is_empty() || !state.judgements.is_empty() {
                 news.notify_one();
             }
         }
         if now.since(published_at) >= SNAPSHOT_EVERY.as_duration() {
             published_at = now;
-            publish(published, &Arc::new(state.borrow().snapshot()));
+            shared.publish(&Arc::new(state.borrow().snapshot()));
         }
     }
     {
         let state = &mut *state.borrow_mut();
         if let Some(batch) = state.batcher.close() {
             state.enqueue(batch);
+        }
+        if storing {
+            state.heed(&mut shared.judged.lock().unwrap_or_else(PoisonError::into_inner));
         }
         state.ended = true;
     }
@@ -157,9 +173,14 @@ fn drain(consumer: &mut Consumer<Sample>, mut take: impl FnMut(Sample)) {
 }
 
 /// Brings batches to the store until there are no more to come.
-async fn deliver_all(url: &StoreUrl, options: &WriterOptions, state: &RefCell<State>, news: &Notify) {
-    let writer = Uuid::new_v4();
-    let mut backoff = Backoff::new(writer.as_u64_pair().0);
+async fn deliver_all(
+    id: Uuid,
+    url: &StoreUrl,
+    options: &WriterOptions,
+    state: &RefCell<State>,
+    news: &Notify,
+) {
+    let mut backoff = Backoff::new(id.as_u64_pair().0);
     let mut latest = Latest::default();
     let mut connected: Option<Store> = None;
     let mut acknowledged = 0;
@@ -167,7 +188,7 @@ async fn deliver_all(url: &StoreUrl, options: &WriterOptions, state: &RefCell<St
     loop {
         // Connect even when there is nothing to store: it is better to know.
         let Some(store) = &mut connected else {
-            let ingest = Ingest { writer, retention: options.retention, acknowledged };
+            let ingest = Ingest { writer: id, retention: options.retention, acknowledged };
             match within_deadline(connect(url, ingest)).await {
                 Ok(store) => {
                     state.borrow_mut().found(url);
@@ -238,14 +259,17 @@ async fn within_deadline<T>(work: impl Future<Output = Result<T, StoreError>>) -
     timeout(STORE_DEADLINE.as_duration(), work).await.unwrap_or(Err(StoreError::Deadline))
 }
 
-fn publish(published: &Published, snapshot: &Arc<Snapshot>) {
-    *published.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(snapshot);
+impl Shared {
+    fn publish(&self, snapshot: &Arc<Snapshot>) {
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(snapshot);
+    }
 }
 
 impl State {
     /// Counts a sample, and puts it where it will be stored.
     fn take(&mut self, sample: Sample, storing: bool, now: Mono) {
         self.tally.record(&sample);
+        let storing = storing && !sample.endpoint_id.is_canary();
         if storing && let Some(batch) = self.batcher.push(sample, now) {
             self.enqueue(batch);
         }
@@ -263,6 +287,13 @@ impl State {
         }
     }
 
+    /// Takes over judgements that are to be stored. While the store is away for long, the oldest are forgotten.
+    fn heed(&mut self, judged: &mut Vec<Judgement>) {
+        self.judgements.extend(judged.drain(..));
+        let excess = self.judgements.len().saturating_sub(JUDGEMENTS_MAX);
+        self.judgements.drain(..excess);
+    }
+
     /// Counts rows as dropped, and remembers to record it.
     fn drop_rows(&mut self, gap: Gap) {
         self.dropped += gap.rows;
@@ -274,20 +305,21 @@ impl State {
     }
 
     /// What the store is to take next: what is held already, or else a part of what it refused, or else the
-    /// oldest batch and all gaps.
+    /// oldest batch, all gaps and all judgements.
     fn hold(&mut self, seq: i64, latest: &mut Latest) -> Option<Arc<Delivery>> {
         if self.held.is_none() {
             let delivery = if let Some(Part { rows, latest }) = self.refused.take() {
                 // Without gaps, so that it is only about these rows.
-                Delivery::new(seq, rows, latest, Vec::new())
+                Delivery::new(seq, rows, latest, Vec::new(), Vec::new())
             } else {
                 let rows = self.queue.take().map(|batch| batch.rows).unwrap_or_default();
                 let gaps = std::mem::take(&mut self.gaps);
-                if rows.is_empty() && gaps.is_empty() {
+                let judgements = Vec::from(std::mem::take(&mut self.judgements));
+                if rows.is_empty() && gaps.is_empty() && judgements.is_empty() {
                     return None;
                 }
                 let latest = latest.select(&rows);
-                Delivery::new(seq, rows, latest, gaps)
+                Delivery::new(seq, rows, latest, gaps, judgements)
             };
             self.held = Some(Arc::new(delivery));
         }
@@ -310,6 +342,7 @@ impl State {
     /// The store will never take what is held, but maybe most of it.
     fn divide(&mut self, error: &StoreError) {
         let Some(held) = self.held.take() else { return };
+        self.judgements.extend(held.judgements.iter().cloned());
         for gap in &held.gaps {
             // They were counted when they were dropped.
             self.dropped -= gap.rows;

@@ -21,12 +21,24 @@ pub(super) struct Applied {
 }
 
 /// Those of PostgreSQL, in order.
-pub(super) const POSTGRES: &[Migration] =
-    &[Migration { version: 1, name: "init", sql: include_str!("../../migrations/postgres/0001_init.sql") }];
+pub(super) const POSTGRES: &[Migration] = &[
+    Migration { version: 1, name: "init", sql: include_str!("../../migrations/postgres/0001_init.sql") },
+    Migration {
+        version: 2,
+        name: "verdicts",
+        sql: include_str!("../../migrations/postgres/0002_verdicts.sql"),
+    },
+];
 
 /// Those of SQLite, in order.
-pub(super) const SQLITE: &[Migration] =
-    &[Migration { version: 1, name: "init", sql: include_str!("../../migrations/sqlite/0001_init.sql") }];
+pub(super) const SQLITE: &[Migration] = &[
+    Migration { version: 1, name: "init", sql: include_str!("../../migrations/sqlite/0001_init.sql") },
+    Migration {
+        version: 2,
+        name: "verdicts",
+        sql: include_str!("../../migrations/sqlite/0002_verdicts.sql"),
+    },
+];
 
 /// The version that this program needs, of both stores.
 pub(super) const VERSION: u32 = POSTGRES[POSTGRES.len() - 1].version;

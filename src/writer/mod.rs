@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rtrb::Consumer;
+use uuid::Uuid;
 
 use crate::clock::Micros;
 use crate::config::{DRAIN_STORE_MAX, QUEUE_BYTES_MAX, RETENTION_DEFAULT};
@@ -29,6 +30,7 @@ pub(crate) mod backoff;
 pub(crate) mod batch;
 mod drive;
 mod error;
+mod judgement;
 mod latest;
 mod migrate;
 mod partition;
@@ -42,6 +44,7 @@ mod tally;
 mod url;
 
 pub use error::StoreError;
+pub use judgement::Judgement;
 pub use store::{Store, Upserted, block_on};
 pub use tally::{Distribution, Percentiles, Tally};
 pub use url::{PostgresUrl, StoreUrl, StoreUrlError};
@@ -120,7 +123,9 @@ pub enum StoreState {
 /// A running writer. Dropping the handle does not stop it: it ends when all shards have.
 #[derive(Debug)]
 pub struct WriterHandle {
+    id: Uuid,
     published: Arc<Mutex<Arc<Snapshot>>>,
+    judged: Arc<Mutex<Vec<Judgement>>>,
     thread: JoinHandle<Arc<Snapshot>>,
 }
 
@@ -129,6 +134,17 @@ impl WriterHandle {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.published.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the store knows this writer by.
+    #[must_use]
+    pub const fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Has a judgement stored, with the next rows.
+    pub fn judged(&self, judgement: Judgement) {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).push(judgement);
     }
 
     /// Whether the writer has ended.
@@ -152,8 +168,10 @@ impl WriterHandle {
 /// # Errors
 /// If the thread or its runtime cannot be made.
 pub fn spawn(consumers: Vec<Consumer<Sample>>, options: WriterOptions) -> std::io::Result<WriterHandle> {
+    let id = Uuid::new_v4();
     let published = Arc::new(Mutex::new(Arc::new(Snapshot::default())));
-    let shared = Arc::clone(&published);
+    let judged = Arc::new(Mutex::new(Vec::new()));
+    let shared = drive::Shared { published: Arc::clone(&published), judged: Arc::clone(&judged) };
     let runtime = drive::runtime()?;
     let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
         if let Some(id) = options.cpu
@@ -162,7 +180,7 @@ pub fn spawn(consumers: Vec<Consumer<Sample>>, options: WriterOptions) -> std::i
             // The CPU was taken from us since we asked: the scheduler then chooses.
             log::warn!("the writer cannot be pinned to CPU {id}");
         }
-        drive::run(consumers, &options, &runtime, &shared)
+        drive::run(id, consumers, &options, &runtime, &shared)
     })?;
-    Ok(WriterHandle { published, thread })
+    Ok(WriterHandle { id, published, judged, thread })
 }

@@ -25,6 +25,7 @@ use futures_util::{SinkExt, TryStreamExt};
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyInSink, NoTls, Statement};
+use uuid::Uuid;
 
 use super::batch::Gap;
 use super::latest::{address, not_after};
@@ -32,7 +33,7 @@ use super::migrate::{self, Applied};
 use super::partition::{self, Range};
 use super::rows::{self, check_names};
 use super::store::{Delivery, Ingest};
-use super::{PostgresUrl, StoreError, Upserted, pgcopy};
+use super::{Judgement, PostgresUrl, StoreError, Upserted, pgcopy};
 use crate::clock::{Micros, Wall};
 use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_EVERY};
 use crate::endpoint::record::{COLUMNS, Kind};
@@ -244,6 +245,7 @@ impl Postgres {
             let sink = client.copy_in::<_, Bytes>(&copy[1]).await?;
             copy_rows(sink, pgcopy::step_chunks(steps), steps.len()).await?;
         }
+        write_judgements(client, ingest.writer, &delivery.judgements).await?;
         let (stated, recorded, committed) = join3(
             write_state(client, state, &delivery.latest),
             write_gaps(client, gap, ingest, delivery),
@@ -256,6 +258,11 @@ impl Postgres {
         committed?;
         delivering.seq = delivery.seq;
         Ok(())
+    }
+
+    /// See [`super::Store::judged`].
+    pub(super) async fn judged(&mut self, writer: Uuid, judgement: &Judgement) -> Result<(), StoreError> {
+        write_judgements(&self.client, writer, std::slice::from_ref(judgement)).await
     }
 
     /// See [`super::Store::retain`].
@@ -505,6 +512,54 @@ async fn write_gaps(
     client.execute(statement, &[&ingest.writer, &from, &to, &rows, &steps, &reason]).await?;
     Ok(())
 }
+
+/// One a minute: not worth a prepared statement.
+async fn write_judgements(client: &Client, writer: Uuid, judgements: &[Judgement]) -> Result<(), StoreError> {
+    for judgement in judgements {
+        let [due, sampled, missed, dropped, lag_us, agent_us, clock_steps] = [
+            judgement.due,
+            judgement.sampled,
+            judgement.missed,
+            judgement.dropped,
+            judgement.lag_p99_us,
+            judgement.agent_p99_us,
+            judgement.clock_steps,
+        ]
+        .map(Judgement::column);
+        let span_ms = Judgement::column(judgement.span.0 / 1_000);
+        let canary_us = judgement.canary_p99_us.map(Judgement::column);
+        #[expect(clippy::cast_possible_truncation, reason = "a percentage")]
+        let stolen_percent = judgement.stolen_percent as f32;
+        client
+            .execute(
+                VERDICT,
+                &[
+                    &writer,
+                    &timestamp(judgement.ts),
+                    &span_ms,
+                    &judgement.whole_run,
+                    &judgement.is_valid(),
+                    &judgement.reasons,
+                    &due,
+                    &sampled,
+                    &missed,
+                    &dropped,
+                    &lag_us,
+                    &agent_us,
+                    &canary_us,
+                    &stolen_percent,
+                    &clock_steps,
+                ],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+const VERDICT: &str =
+    "INSERT INTO verdicts (writer_id, ts, span_ms, whole_run, valid, reasons, due, sampled, missed,
+        dropped, lag_p99_us, agent_p99_us, canary_p99_us, stolen_percent, clock_steps)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
 /// What the driver sends as a `timestamptz`. Samples are from 1970 or later (`batch.rs`).
 fn timestamp(at: Wall) -> std::time::SystemTime {

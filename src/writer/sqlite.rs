@@ -20,12 +20,13 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params, params_from_iter};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::latest::{address, not_after};
 use super::migrate::{self, Applied};
 use super::rows::{self, check_names};
 use super::store::{Delivery, Ingest};
-use super::{StoreError, Upserted, partition, pgcopy};
+use super::{Judgement, StoreError, Upserted, partition, pgcopy};
 use crate::clock::{Mono, Wall};
 use crate::config::{ENDPOINTS_PAGE_ROWS, RETENTION_SLICE_ROWS, SQLITE_BUSY_MAX};
 use crate::endpoint::record::{COLUMNS, Kind};
@@ -161,6 +162,11 @@ impl Sqlite {
     pub(super) async fn deliver(&self, delivery: Arc<Delivery>, now: Wall) -> Result<(), StoreError> {
         let Some(Ingest { writer, .. }) = self.ingest else { return Err(StoreError::Closed) };
         self.run(move |connection| deliver(connection, &writer.to_string(), &delivery, now)).await
+    }
+
+    /// See [`super::Store::judged`].
+    pub(super) async fn judged(&self, writer: Uuid, judgement: Judgement) -> Result<(), StoreError> {
+        self.run(move |connection| insert_judgements(connection, &writer.to_string(), &[judgement])).await
     }
 
     /// See [`super::Store::retain`]: one slice.
@@ -324,7 +330,40 @@ fn deliver(
             gaps.execute(params![writer, gap.from.0, gap.to.0, rows, steps, gap.reason.name(), now.0])?;
         }
     }
+    insert_judgements(&transaction, writer, &delivery.judgements)?;
     transaction.commit()?;
+    Ok(())
+}
+
+fn insert_judgements(
+    connection: &Connection,
+    writer: &str,
+    judgements: &[Judgement],
+) -> Result<(), StoreError> {
+    for judgement in judgements {
+        connection.execute(
+            "INSERT INTO verdicts (writer_id, ts, span_ms, whole_run, valid, reasons, due, sampled, missed,
+                 dropped, lag_p99_us, agent_p99_us, canary_p99_us, stolen_percent, clock_steps)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            params![
+                writer,
+                judgement.ts.0,
+                Judgement::column(judgement.span.0 / 1_000),
+                judgement.whole_run,
+                judgement.is_valid(),
+                serde_json::Value::from(judgement.reasons.clone()).to_string(),
+                Judgement::column(judgement.due),
+                Judgement::column(judgement.sampled),
+                Judgement::column(judgement.missed),
+                Judgement::column(judgement.dropped),
+                Judgement::column(judgement.lag_p99_us),
+                Judgement::column(judgement.agent_p99_us),
+                judgement.canary_p99_us.map(Judgement::column),
+                judgement.stolen_percent,
+                Judgement::column(judgement.clock_steps),
+            ],
+        )?;
+    }
     Ok(())
 }
 

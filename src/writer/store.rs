@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::batch::Gap;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{StoreError, StoreUrl, migrate};
+use super::{Judgement, StoreError, StoreUrl, migrate};
 use crate::clock::{Micros, Wall};
 use crate::endpoint::{Endpoint, StoredEndpoint};
 use crate::sample::Sample;
@@ -44,7 +44,7 @@ pub struct Upserted {
 pub(super) struct Delivery {
     /// Counts up, per writer; what makes a delivery recognisable when it comes again.
     pub(super) seq: i64,
-    /// For `metrics`, and behind them for `steps`; may be empty if there are gaps to record.
+    /// For `metrics`, and behind them for `steps`; may be empty if there is anything else to record.
     rows: Vec<Sample>,
     /// How many are for `metrics`.
     slots: usize,
@@ -52,15 +52,23 @@ pub(super) struct Delivery {
     pub(super) latest: Vec<Sample>,
     /// For `ingest_gaps`.
     pub(super) gaps: Vec<Gap>,
+    /// For `verdicts`.
+    pub(super) judgements: Vec<Judgement>,
 }
 
 impl Delivery {
     /// Sorts the rows by where they go.
-    pub(super) fn new(seq: i64, mut rows: Vec<Sample>, latest: Vec<Sample>, gaps: Vec<Gap>) -> Self {
+    pub(super) fn new(
+        seq: i64,
+        mut rows: Vec<Sample>,
+        latest: Vec<Sample>,
+        gaps: Vec<Gap>,
+        judgements: Vec<Judgement>,
+    ) -> Self {
         // Stable: rows stay in order of time, nearly.
         rows.sort_by_key(|row| row.detail.step != 0);
         let slots = rows.partition_point(|row| row.detail.step == 0);
-        Self { seq, rows, slots, latest, gaps }
+        Self { seq, rows, slots, latest, gaps, judgements }
     }
 
     /// All rows.
@@ -166,6 +174,14 @@ impl Store {
         match &mut self.driver {
             Driver::Postgres(postgres) => postgres.deliver(delivery, now).await,
             Driver::Sqlite(sqlite) => sqlite.deliver(Arc::clone(delivery), now).await,
+        }
+    }
+
+    /// Stores a judgement by itself: that of a run, which is come to when its writer has ended.
+    pub async fn judged(&mut self, writer: Uuid, judgement: Judgement) -> Result<(), StoreError> {
+        match &mut self.driver {
+            Driver::Postgres(postgres) => postgres.judged(writer, &judgement).await,
+            Driver::Sqlite(sqlite) => sqlite.judged(writer, judgement).await,
         }
     }
 

@@ -3,7 +3,8 @@
 //! Everything the live status and the summary show about probes comes from here, and nothing here depends on
 //! the store: a sample is counted when it is gathered, whether it can be stored or not.
 //!
-//! In scope: counts by outcome, failure and miss reason; distributions of lag, agent delay, TTFB and total.
+//! In scope: counts by outcome, failure and miss reason; distributions of lag, agent delay, TTFB, total (service time)
+//! and response time, and of what the canaries read beside the truth.
 //! Out of scope: rates (the reader divides by its own clock), and what became of the rows (`Snapshot`).
 //!
 //! Invariant: `due = up + down + missed`, and the lag distribution holds exactly `due` values.
@@ -38,6 +39,8 @@ pub struct Tally {
     agent_us: Distribution,
     ttfb_us: Distribution,
     total_us: Distribution,
+    response_us: Distribution,
+    canary_us: Distribution,
 }
 
 /// How values of one kind are spread, in bounded memory.
@@ -73,11 +76,18 @@ impl Tally {
             agent_us: Distribution::new(),
             ttfb_us: Distribution::new(),
             total_us: Distribution::new(),
+            response_us: Distribution::new(),
+            canary_us: Distribution::new(),
         }
     }
 
-    /// Counts one sample; a step is counted as such, and nothing else of it: its times are in its sample's.
+    /// Counts one sample; a step is counted as such, and nothing else of it: its times are in its sample's. Of a
+    /// canary's only its error is taken.
     pub fn record(&mut self, sample: &Sample) {
+        if sample.endpoint_id.is_canary() {
+            self.canary_us.record(sample.agent_us);
+            return;
+        }
         if sample.detail.step != 0 {
             self.steps += 1;
             return;
@@ -102,6 +112,29 @@ impl Tally {
         }
         if sample.total_us != ABSENT {
             self.total_us.record(sample.total_us);
+            self.response_us.record(sample.lag_us.max(0).saturating_add(sample.total_us));
+        }
+    }
+
+    /// What came since an earlier picture of the same run.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut reasons = self.reasons.clone();
+        reasons.iter_mut().zip(before.reasons.iter()).for_each(|(count, before)| *count -= before);
+        Self {
+            up: self.up - before.up,
+            down: self.down - before.down,
+            missed: self.missed - before.missed,
+            steps: self.steps - before.steps,
+            reasons,
+            bytes_in: self.bytes_in - before.bytes_in,
+            bytes_out: self.bytes_out - before.bytes_out,
+            lag_us: self.lag_us.since(&before.lag_us),
+            agent_us: self.agent_us.since(&before.agent_us),
+            ttfb_us: self.ttfb_us.since(&before.ttfb_us),
+            total_us: self.total_us.since(&before.total_us),
+            response_us: self.response_us.since(&before.response_us),
+            canary_us: self.canary_us.since(&before.canary_us),
         }
     }
 
@@ -185,10 +218,23 @@ impl Tally {
         &self.ttfb_us
     }
 
-    /// Start to verdict, of probed slots.
+    /// Start to verdict, of probed slots: service time.
     #[must_use]
     pub const fn total_us(&self) -> &Distribution {
         &self.total_us
+    }
+
+    /// Slot to verdict, of probed slots: response time, as whoever came at the slot would have had it. Those who were
+    /// not let in are not in it: see [`Distribution::quantile_among`].
+    #[must_use]
+    pub const fn response_us(&self) -> &Distribution {
+        &self.response_us
+    }
+
+    /// What the canaries read beside the truth.
+    #[must_use]
+    pub const fn canary_us(&self) -> &Distribution {
+        &self.canary_us
     }
 }
 
@@ -226,6 +272,28 @@ impl Distribution {
     pub fn quantile(&self, quantile: f64) -> u64 {
         // The histogram answers with the upper end of a bucket, which may lie beyond the largest value.
         self.0.value_at_quantile(quantile).min(self.0.max())
+    }
+
+    /// The value that `quantile` of all values *and* of `missing` more do not exceed, of which it is only known that they
+    /// are larger than any; `None` if it is one of these.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank, off by one from 2^53 values on"
+    )]
+    pub fn quantile_among(&self, quantile: f64, missing: u64) -> Option<u64> {
+        let all = self.len() + missing;
+        let rank = ((quantile * all as f64).ceil() as u64).clamp(1, all.max(1));
+        (rank <= self.len()).then(|| self.quantile(rank as f64 / self.len() as f64))
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let mut since = self.0.clone();
+        // An earlier picture of the same run has no value that this one has not.
+        since.subtract(&before.0).expect("it grew from that");
+        Self(since)
     }
 
     /// The mean; 0 if there are no values.
@@ -309,6 +377,36 @@ mod tests {
         assert!(p999 <= max);
         tally.record(&probed(i32::MAX, None));
         assert!(tally.total_us().percentiles().max >= 2_145_000_000);
+    }
+
+    #[test]
+    fn what_came_since_is_told() {
+        let mut tally = Tally::new();
+        (1..=100).for_each(|total_us| tally.record(&probed(total_us + 2, None)));
+        tally.record(&missed(7));
+        let before = tally.clone();
+        (1..=100).for_each(|_| tally.record(&probed(5_000, Some(Failure::Reset))));
+        tally.record(&Sample { endpoint_id: EndpointId::canary_of(0), agent_us: 12, ..probed(50, None) });
+        let since = tally.since(&before);
+        assert_eq!((since.due(), since.up(), since.down(), since.missed()), (100, 0, 100, 0));
+        assert_eq!(since.failures().collect::<Vec<_>>(), [(Failure::Reset, 100)]);
+        assert_eq!(since.misses().count(), 0);
+        assert_eq!(since.total_us().len(), 100);
+        assert!(since.total_us().quantile(0.01).abs_diff(5_000) <= 5, "the smaller ones were before");
+        assert_eq!(since.canary_us().percentiles().max, 12, "and a canary is no slot");
+    }
+
+    #[test]
+    fn who_was_missed_is_in_the_denominator() {
+        let mut tally = Tally::new();
+        (0..90).for_each(|_| tally.record(&Sample { lag_us: 400, ..probed(1_000, None) }));
+        let response = tally.response_us();
+        assert_eq!(response.quantile_among(0.5, 10), Some(1_400), "from the slot");
+        assert_eq!(response.quantile_among(0.9, 10), Some(1_400));
+        assert_eq!(response.quantile_among(0.91, 10), None, "the ten were not answered at all");
+        assert_eq!(response.quantile_among(0.99, 0), Some(1_400));
+        assert_eq!(Tally::new().response_us().quantile_among(0.5, 0), None);
+        assert_eq!(Tally::new().response_us().quantile_among(0.5, 3), None);
     }
 
     #[test]

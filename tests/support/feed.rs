@@ -46,6 +46,10 @@ impl Writer {
         self.fed += samples.len() as u64;
     }
 
+    pub(crate) fn handle(&self) -> &WriterHandle {
+        &self.handle
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.handle.snapshot()
     }

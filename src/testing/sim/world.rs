@@ -391,6 +391,7 @@ impl World {
             connections_max: if random.chance(200) { endpoints_count / 2 + 2 } else { endpoints_count * 3 },
             origin_inflight_max: u32::MAX,
             origin_probes_per_s_max: u32::MAX,
+            lag_budget: crate::config::LAG_P99_BUDGET,
         };
         let shift_us = i64::from(options.breakage == Some(Breakage::ShiftedSlots));
         let checked_stall_ns = 2 * stall_max_ns + 10 * MS;
