@@ -71,7 +71,7 @@ pub const INFLIGHT_MAX: u32 = 16 * 1024;
 pub const ORIGIN_INFLIGHT_MAX: u32 = 256;
 /// Probes started per second to one origin address, of the whole node.
 pub const ORIGIN_PROBES_PER_S_MAX: u32 = 1_000;
-/// The agent's own delay in one probe that taints it, µs,
+/// The agent's own delay in one probe, or its lag, that taints it, µs,
 pub const AGENT_BUDGET_US: i32 = 1_000;
 /// or this share of the probe's total, one in so many, if that is more.
 pub const AGENT_BUDGET_SHARE: i32 = 10;

@@ -397,7 +397,7 @@ impl Flags {
     pub const DNS_ASKED: Self = Self(1 << 7);
     /// Reading stopped as soon as the verdict was certain: transfer and sizes are lower bounds.
     pub const STOPPED: Self = Self(1 << 8);
-    /// The agent's delay is over budget: the larger of 1 ms and a tenth of the total.
+    /// The agent's delay or its lag is over budget: the larger of 1 ms and a tenth of the total.
     pub const TAINTED: Self = Self(1 << 9);
 
     /// Their names, lowest bit first.

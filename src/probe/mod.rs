@@ -326,7 +326,7 @@ impl Probe {
         let total_us = self.phases.sum_us();
         let mut flags = self.flags;
         let budget_us = config::AGENT_BUDGET_US.max(total_us / config::AGENT_BUDGET_SHARE);
-        if agent_us > budget_us {
+        if agent_us > budget_us || clamp_us(self.lag.0) > budget_us {
             flags = flags.with(Flags::TAINTED);
         }
         put(Sample {

@@ -700,9 +700,7 @@ pub fn receive_stamped(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Op
     let Ok(bytes) = usize::try_from(received) else {
         return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL));
     };
-    #[expect(clippy::unnecessary_cast, reason = "other C libraries have another type here")]
-    let control_bytes = message.msg_controllen as usize;
-    Ok((bytes, control.get(..control_bytes).and_then(software_stamp_ns)))
+    Ok((bytes, control.get(..message.msg_controllen).and_then(software_stamp_ns)))
 }
 
 /// `setsockopt(2)`, for options that no crate has a function for.
