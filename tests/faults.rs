@@ -438,8 +438,10 @@ fn probe_until(
     };
     let surroundings = Surroundings::of_machine().for_shard(anchor, 0);
     let cpu = core_affinity::get_core_ids().unwrap()[0].id;
+    let (ports, stamps) = (None, true);
     let shard =
-        Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, samples }).unwrap();
+        Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports, stamps, samples })
+            .unwrap();
     let mut collect = |by_endpoint: &mut Vec<Vec<Sample>>| {
         while let Ok(sample) = collected.pop() {
             // Steps are no slot's samples.

@@ -122,7 +122,9 @@ impl Node {
             };
             let surroundings = surroundings.for_shard(anchor, shard);
             let ports = ports(shard, placement_count);
-            shards.push(Shard::start(Assignment { shard, cpu, load, limits, surroundings, ports, samples })?);
+            let stamps = true;
+            let assignment = Assignment { shard, cpu, load, limits, surroundings, ports, stamps, samples };
+            shards.push(Shard::start(assignment)?);
         }
         drop(ready);
         for _ in &shards {
@@ -226,7 +228,9 @@ pub fn collect_once(
     let load = move || part.load(anchor);
     let limits = limits(1, descriptors_max);
     let surroundings = surroundings.for_shard(anchor, 0);
-    Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, samples })?.join()?;
+    let stamps = true;
+    Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, stamps, samples })?
+        .join()?;
     Ok(std::iter::from_fn(|| collected.pop().ok()).collect())
 }
 

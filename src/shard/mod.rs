@@ -50,6 +50,8 @@ pub struct Assignment<L> {
     pub surroundings: Surroundings,
     /// The local ports that its connections take, if not any.
     pub ports: Option<RangeInclusive<u16>>,
+    /// Whether the kernel stamps what arrives; only a measurement of what that costs goes without.
+    pub stamps: bool,
     /// Where its samples go.
     pub samples: rtrb::Producer<Sample>,
 }
@@ -160,10 +162,10 @@ where
     L: FnOnce() -> (E, Pace),
     E: ExactSizeIterator<Item = (EndpointId, Plan)>,
 {
-    let Assignment { load, limits, surroundings, ports, samples, .. } = assignment;
+    let Assignment { load, limits, surroundings, ports, stamps, samples, .. } = assignment;
     let mut outlet = Outlet { samples, dropped: 0 };
     ring::ask_for_short_slices();
-    let mut ring = Ring::new(ports)?;
+    let mut ring = Ring::new(ports, stamps)?;
     // glommio's first sleep may take tens of milliseconds (it registers its membarrier then): not on our time.
     glommio::timer::sleep(Duration::from_micros(1)).await;
     let wakeup = ring.sockets().wakeup_file()?;

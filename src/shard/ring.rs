@@ -91,6 +91,8 @@ pub struct Sockets {
     enters: u64,
     /// The local ports that connections take, if not any.
     ports: Option<RangeInclusive<u16>>,
+    /// Whether to ask the kernel when bytes arrived.
+    stamps: bool,
     /// A socket that does nothing but ask for timestamps: see [`keep_timestamps_on`].
     _timestamps: Option<OwnedFd>,
 }
@@ -136,11 +138,12 @@ const BUFFER_GROUP: u16 = 0;
 
 impl Ring {
     /// Sets up ring, buffers and wake-up. Connections take their local ports from `ports`, if that is given: shards
-    /// that share all ports would look for free ones in each other's way.
+    /// that share all ports would look for free ones in each other's way. Without `stamps` the kernel is not asked when
+    /// bytes arrived: what that costs is for `bench --ab` to find out.
     ///
     /// Errors: those of `io_uring_setup(2)`; `EPERM` and `ENOSYS` mean that io_uring is forbidden here, which
     /// `ringprobe doctor` explains.
-    pub fn new(ports: Option<RangeInclusive<u16>>) -> io::Result<Self> {
+    pub fn new(ports: Option<RangeInclusive<u16>>, stamps: bool) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -166,7 +169,8 @@ impl Ring {
                 wakeup,
                 enters: 0,
                 ports,
-                _timestamps: keep_timestamps_on(),
+                stamps,
+                _timestamps: stamps.then(keep_timestamps_on).flatten(),
             },
             buffers,
             batch: Vec::with_capacity(config::RING_COMPLETIONS as usize),
@@ -485,7 +489,9 @@ impl Sockets {
         };
         // Not O_NONBLOCK: the ring would take that as "do not wait" and answer EAGAIN.
         let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-        ask_for_receive_timestamps(&fd);
+        if self.stamps {
+            ask_for_receive_timestamps(&fd);
+        }
         match source {
             None => {}
             // The port is chosen by CONNECT, which knows the other end: one port serves many of those.
@@ -665,9 +671,31 @@ fn broken(op: Op, errno: Errno) -> Broken {
 
 /// Asks for the time at which the kernel's stack had each segment (`SOF_TIMESTAMPING_RX_SOFTWARE`). Refusal is
 /// no error: the probe's samples are then flagged `user_time`.
-fn ask_for_receive_timestamps(socket: &OwnedFd) {
+pub fn ask_for_receive_timestamps(socket: &OwnedFd) {
     let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
     let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &flags.to_le_bytes());
+}
+
+/// Receives from a stream without waiting, and when the kernel had the last of it: nanoseconds on `CLOCK_REALTIME`,
+/// `None` if [`ask_for_receive_timestamps`] was not asked of the socket. For who is no shard, and stamps what comes all
+/// the same: the origin that measures us.
+///
+/// # Errors
+/// `recvmsg(2)`'s; `AGAIN` if there is nothing.
+pub fn receive_stamped(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Option<u64>), Errno> {
+    let mut control = [0_u8; CONTROL_BYTES];
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero is a valid msghdr: no name, no vectors, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), CONTROL_BYTES);
+    // SAFETY: every pointer is to a local or to the caller's buffer, with its own length, written before the call
+    // returns and not after.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let Ok(bytes) = usize::try_from(received) else {
+        return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL));
+    };
+    Ok((bytes, control.get(..message.msg_controllen).and_then(software_stamp_ns)))
 }
 
 /// `setsockopt(2)`, for options that no crate has a function for.
