@@ -227,6 +227,8 @@ pub const ORIGIN_WAIT_MAX: Micros = Micros::from_millis(3_600_000);
 /// How long a connection closed with input unread may take to go. Closing it at once would send RST, which
 /// can take the answer back out of the client's hands (RFC 9112, section 9.6).
 pub const ORIGIN_LINGER: Micros = Micros::from_millis(1_000);
+/// Most holds that a holding origin notes, 24 bytes each: half a minute of all that a core can ask.
+pub const HOLDS_MAX: usize = 4 * 1024 * 1024;
 /// Most addresses that one port range of `ringprobe target` may name.
 pub const ORIGIN_LISTENERS_MAX: usize = 1024;
 

@@ -188,6 +188,8 @@ fn every_json_object_is_as_documented() {
     check("run", &run(&["bench", &url, "-c", "2", "--duration", "100ms", "--json"]));
     check("doctor", &run(&["doctor", "--json"]));
 
+    let held = ["target", "--listen", "127.0.0.1:0", "--hold", "1ms", "--duration", "10ms", "--json"];
+    check("target --hold", run(&held).trim_end().split_once('\n').unwrap().1);
     let printed = run(&["target", "--listen", "127.0.0.1:0", "--duration", "10ms", "--json"]);
     let (first, last) = printed.trim_end().split_once('\n').unwrap();
     check("target", first);

@@ -5,6 +5,7 @@
 
 pub mod node;
 pub mod plans;
+pub mod quantiles;
 pub mod roster;
 pub mod summary;
 pub mod surroundings;
