@@ -128,6 +128,25 @@ pub const BENCH_CONNECTIONS_MAX: u32 = 1024 * 1024;
 /// Highest rate of `bench`, probes per second: some hundred times what a core can do. Slots without a bound come
 /// faster than they can even be missed, and such a run would never end.
 pub const BENCH_RATE_MAX: f64 = 10e6;
+/// Samples of one run of a single shard (`bench --accuracy`), all kept until its end (96 B each).
+pub const SOLO_SAMPLES_MAX: usize = 4 * 1024 * 1024;
+/// What room is made for in such a run without a rate, samples per second: twice what a core can do.
+pub const SOLO_SAMPLES_PER_S: f64 = 250_000.0;
+/// What such a run leaves out at its beginning: connections are made, caches and ports come to their usual state.
+pub const SOLO_WARM_UP: Micros = Micros::from_millis(200);
+/// Connections of `bench --accuracy` that names none: with fewer, a slot falls due before the last answer has come.
+pub const ACCURACY_CONNECTIONS: u32 = 256;
+/// And so many more per second that answers are held, each being busy for that long: 1.2 times what a core can do,
+/// keeping connections alive,
+pub const ACCURACY_CONNECTIONS_PER_S: f64 = 110_000.0;
+/// or opening a new one for each probe.
+pub const ACCURACY_FRESH_CONNECTIONS_PER_S: f64 = 25_000.0;
+/// Longest hold of `bench --accuracy`: with more, connections run out of ports before the core is full.
+pub const ACCURACY_HOLD_MAX: Micros = Micros::from_millis(100);
+/// Highest load of `bench --accuracy`, percent of capacity.
+pub const ACCURACY_LOAD_PERCENT_MAX: u32 = 1_000;
+/// How long its capacity is looked for.
+pub const ACCURACY_CAPACITY_FOR: Micros = Micros::from_millis(2_000);
 /// Descriptors left for everything that is not a probe's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

@@ -3,9 +3,11 @@
 //! Runs on threads of its own that are pinned nowhere. Out of scope, so far: the endpoint feed, the admin page,
 //! the fleet lease.
 
+pub mod accuracy;
 pub mod node;
 pub mod plans;
 pub mod quantiles;
 pub mod roster;
+pub mod solo;
 pub mod summary;
 pub mod surroundings;
