@@ -128,7 +128,7 @@ pub const BENCH_CONNECTIONS_MAX: u32 = 1024 * 1024;
 /// Highest rate of `bench`, probes per second: some hundred times what a core can do. Slots without a bound come
 /// faster than they can even be missed, and such a run would never end.
 pub const BENCH_RATE_MAX: f64 = 10e6;
-/// Samples of one run of a single shard (`bench --accuracy`), all kept until its end (96 B each).
+/// Samples of one run of a single shard (`bench --accuracy`, `--ab`), all kept until its end (96 B each).
 pub const SOLO_SAMPLES_MAX: usize = 4 * 1024 * 1024;
 /// What room is made for in such a run without a rate, samples per second: twice what a core can do.
 pub const SOLO_SAMPLES_PER_S: f64 = 250_000.0;
@@ -147,6 +147,12 @@ pub const ACCURACY_HOLD_MAX: Micros = Micros::from_millis(100);
 pub const ACCURACY_LOAD_PERCENT_MAX: u32 = 1_000;
 /// How long its capacity is looked for.
 pub const ACCURACY_CAPACITY_FOR: Micros = Micros::from_millis(2_000);
+/// Rounds of `bench --ab`, each of both.
+pub const AB_ROUNDS: u32 = 10;
+/// Most of them: each leaves a ring's receive buffers behind (4 MiB), which live as long as the process.
+pub const AB_ROUNDS_MAX: u32 = 100;
+/// Shortest round: a shorter one is mostly its own beginning.
+pub const AB_ROUND_MIN: Micros = Micros::from_millis(50);
 /// Descriptors left for everything that is not a probe's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 

@@ -1,4 +1,4 @@
-//! Measured latency against the truth: the program over real sockets.
+//! Measured latency against the truth, and two configurations against each other: the program over real sockets.
 //!
 //! What is asserted is what must hold on the busiest machine: no figure is judged by the clock.
 
@@ -6,6 +6,7 @@
 
 use std::process::{Command, Stdio};
 
+use ringprobe::testing::origin::{Origin, OriginOptions};
 use serde_json::Value;
 
 /// Runs `ringprobe bench`: its exit status, its JSON object if it printed one, and what it said.
@@ -41,6 +42,28 @@ fn every_probe_is_compared_and_no_error_is_negative() {
     }
 }
 
+/// One interval in twenty leaves out the truth, so one figure may well be said to differ: not all of them, three times.
+#[test]
+fn a_configuration_does_not_differ_from_itself() {
+    let origin = Origin::start(OriginOptions::default()).unwrap();
+    let url = origin.url("/bytes/16");
+    let differs = |_| {
+        let ab = ["--ab", "--connections 4", "-c 4", "--rounds", "4", "--duration", "800ms"];
+        let (status, report, said) = bench(&[&[url.as_str()], &ab[..]].concat());
+        assert_eq!(status, Some(0), "{said}");
+        let differences = report["differences"].as_array().unwrap();
+        assert_eq!(differences.len(), 5, "{report}");
+        for found in differences {
+            let (low, high) = (number(found, "/low"), number(found, "/high"));
+            let difference = number(found, "/difference");
+            assert!(low <= difference && difference <= high, "{found}");
+            assert_eq!(found["differs"].as_bool().unwrap(), low > 0.0 || high < 0.0, "{found}");
+        }
+        differences.iter().all(|found| found["differs"].as_bool().unwrap())
+    };
+    assert!(!(0..3).all(differs), "A differs from A in everything");
+}
+
 #[test]
 fn bad_input_is_named() {
     for (arguments, word) in [
@@ -50,6 +73,12 @@ fn bad_input_is_named() {
         (&["--accuracy", "-c", "0"], "--connections"),
         (&["--hold", "1ms", "http://127.0.0.1/"], "--hold"),
         (&["--hold", "1ms"], "URL"),
+        (&["http://127.0.0.1/", "--ab", "-c 2", "--wrong"], "--wrong"),
+        (&["http://127.0.0.1/", "--ab", "-c 2", "-c 0"], "--connections"),
+        (&["http://127.0.0.1/", "--ab", "-c 2", "-c 2", "--rounds", "1"], "--rounds"),
+        (&["http://127.0.0.1/", "--ab", "-c 2", "-c 2", "--duration", "1ms"], "--duration"),
+        (&["http://127.0.0.1/", "--ab", "-c 2", "-c 2", "--fresh"], "--fresh"),
+        (&["--ab", "-c 2", "-c 2"], "URL"),
     ] {
         let (status, _, said) = bench(arguments);
         assert!(status == Some(2) && said.contains(word), "{arguments:?}: {status:?}: {said}");

@@ -188,6 +188,8 @@ fn every_json_object_is_as_documented() {
     check("run", &run(&["bench", &url, "-c", "2", "--duration", "100ms", "--json"]));
     let accuracy = ["--accuracy", "-c", "4", "--loads", "5", "--duration", "100ms", "--json"];
     check("bench --accuracy", &run(&[&["bench"], &accuracy[..]].concat()));
+    let ab = ["--ab", "-c 2", "-c 2 --no-stamps", "--rounds", "2", "--duration", "200ms", "--json"];
+    check("bench --ab", &run(&[&["bench", &url], &ab[..]].concat()));
     check("doctor", &run(&["doctor", "--json"]));
 
     let held = ["target", "--listen", "127.0.0.1:0", "--hold", "1ms", "--duration", "10ms", "--json"];

@@ -6,7 +6,7 @@
 //!
 //! Every probe is a full one, with its sample, its phases and its way to the writer.
 //!
-//! `--accuracy` ([`super::accuracy`]) asks another question with the same options.
+//! `--accuracy` ([`super::accuracy`]) and `--ab` ([`super::ab`]) ask other questions with the same options.
 
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use clap::Args;
 use url::Host;
 
+use super::ab::AbArguments;
 use super::accuracy::AccuracyArguments;
 use super::network::NetworkArguments;
 use super::{Error, limits, session};
@@ -27,7 +28,7 @@ use crate::sample::{EndpointId, Failure};
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Connections of who does not say.
-const CONNECTIONS: u32 = 64;
+pub(super) const CONNECTIONS: u32 = 64;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -45,6 +46,8 @@ pub(super) struct Arguments {
     cores: usize,
     #[command(flatten)]
     pub(super) accuracy: AccuracyArguments,
+    #[command(flatten)]
+    pub(super) ab: AbArguments,
     /// Also store every sample: sqlite:PATH or postgres://…; a store of its own, because connections count as
     /// the endpoints 1, 2, …
     #[arg(long, value_name = "URL")]
@@ -56,7 +59,7 @@ pub(super) struct Arguments {
     pub(super) json: bool,
 }
 
-/// What it asks of the prober.
+/// What may differ from one configuration to another.
 #[derive(Clone, Debug, Args)]
 pub(super) struct LoadArguments {
     /// Connections, each with at most one probe in flight [default: 64; with --accuracy, as many as the core needs]
@@ -155,6 +158,9 @@ pub(super) fn sockets(wanted: u64) -> Result<u64, Error> {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     if arguments.accuracy.accuracy {
         return super::accuracy::run(arguments);
+    }
+    if arguments.ab.is_asked() {
+        return super::ab::run(arguments);
     }
     let duration = super::duration_argument("--duration", &arguments.duration)?;
     let connections = arguments.load.connections(CONNECTIONS)?;

@@ -15,6 +15,7 @@ use crate::clock::Micros;
 use crate::control::summary::Summary;
 use crate::endpoint::duration;
 
+mod ab;
 mod accuracy;
 mod bench;
 mod check;

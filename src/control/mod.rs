@@ -4,6 +4,7 @@
 //! the fleet lease.
 
 pub mod accuracy;
+pub mod comparison;
 pub mod node;
 pub mod plans;
 pub mod quantiles;
