@@ -132,8 +132,10 @@ pub const BENCH_RATE_MAX: f64 = 10e6;
 pub const SOLO_SAMPLES_MAX: usize = 4 * 1024 * 1024;
 /// What room is made for in such a run without a rate, samples per second: twice what a core can do.
 pub const SOLO_SAMPLES_PER_S: f64 = 250_000.0;
-/// What such a run leaves out at its beginning: connections are made, caches and ports come to their usual state.
+/// What such a run leaves out at its beginning, at least,
 pub const SOLO_WARM_UP: Micros = Micros::from_millis(200);
+/// and at most, where each connection should have been used once: at a tenth of a small core's load, 10,000 have.
+pub const SOLO_WARM_UP_MAX: Micros = Micros::from_millis(10_000);
 /// Connections of `bench --accuracy` that names none: with fewer, a slot falls due before the last answer has come.
 pub const ACCURACY_CONNECTIONS: u32 = 256;
 /// And so many more per second that answers are held, each being busy for that long: 1.2 times what a core can do,
@@ -141,6 +143,8 @@ pub const ACCURACY_CONNECTIONS: u32 = 256;
 pub const ACCURACY_CONNECTIONS_PER_S: f64 = 110_000.0;
 /// or opening a new one for each probe.
 pub const ACCURACY_FRESH_CONNECTIONS_PER_S: f64 = 25_000.0;
+/// Connections that a busy core opens per second: until they stand, a closed loop does not show what it can do.
+pub const ACCURACY_OPENINGS_PER_S: f64 = 4_000.0;
 /// Longest hold of `bench --accuracy`: with more, connections run out of ports before the core is full.
 pub const ACCURACY_HOLD_MAX: Micros = Micros::from_millis(100);
 /// Highest load of `bench --accuracy`, percent of capacity.

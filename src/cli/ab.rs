@@ -140,6 +140,7 @@ impl Bench<'_> {
         let options = SoloOptions {
             cpu: self.cpu,
             workload: side.load.workload()?,
+            warm_up: config::SOLO_WARM_UP,
             duration: self.round,
             stamps: !side.no_stamps,
             connections_max: u32::try_from(sockets(connections.into())?).unwrap_or(u32::MAX),

@@ -133,6 +133,7 @@ impl<'a> Bench<'a> {
         let options = SoloOptions {
             cpu: self.cpu,
             workload,
+            warm_up: self.warm_up(workload),
             duration,
             stamps: true,
             connections_max: u32::try_from(self.sockets / 2).unwrap_or(u32::MAX),
@@ -140,6 +141,24 @@ impl<'a> Bench<'a> {
         };
         let solo = solo::run(roster, &options).map_err(Error::failed)?;
         Ok((solo, origin.stop().map_err(Error::failed)?))
+    }
+
+    /// Until every connection that is to be kept alive stands: probes that open one are not compared.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturating, and then bounded"
+    )]
+    fn warm_up(&self, workload: Workload) -> Micros {
+        let per_s = match workload {
+            Workload::Rate { probes_per_s } => probes_per_s,
+            _ => config::ACCURACY_OPENINGS_PER_S,
+        };
+        let round_us = match self.arguments.load.fresh {
+            true => 0,
+            false => (f64::from(self.connections) * 1e6 / per_s) as u64,
+        };
+        Micros(config::SOLO_WARM_UP.0.saturating_add(round_us).min(config::SOLO_WARM_UP_MAX.0))
     }
 }
 

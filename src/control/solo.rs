@@ -29,7 +29,9 @@ pub struct SoloOptions<'a> {
     pub cpu: usize,
     /// When probes start: in a closed loop, or at a rate.
     pub workload: Workload,
-    /// How long is measured, after the warm-up.
+    /// What is left out at the beginning: connections are made, caches and ports come to their usual state.
+    pub warm_up: Micros,
+    /// How long is measured after that.
     pub duration: Micros,
     /// Whether the kernel stamps what arrives.
     pub stamps: bool,
@@ -84,9 +86,9 @@ impl Solo {
 /// # Errors
 /// If the shard cannot be started, or its ring fails.
 pub fn run(roster: Roster, options: &SoloOptions<'_>) -> io::Result<Solo> {
-    let SoloOptions { cpu, workload, duration, stamps, connections_max, surroundings } = *options;
+    let SoloOptions { cpu, workload, warm_up, duration, stamps, connections_max, surroundings } = *options;
     let anchor = Reading::now();
-    let (samples, mut collected) = sample_ring(workload, Micros(config::SOLO_WARM_UP.0 + duration.0));
+    let (samples, mut collected) = sample_ring(workload, Micros(warm_up.0 + duration.0));
     let (ready, loaded) = mpsc::channel();
     let load = move || {
         let pace = pace(&roster, workload, anchor.wall_of(Mono::now()));
@@ -110,7 +112,7 @@ pub fn run(roster: Roster, options: &SoloOptions<'_>) -> io::Result<Solo> {
     let gauges = shard.gauges();
     let reading = || (gauges.sampled.load(Ordering::Relaxed), Mono::now(), process_cpu_us());
     let (before, after) = block_on(async {
-        tokio::time::sleep(config::SOLO_WARM_UP.as_duration()).await;
+        tokio::time::sleep(warm_up.as_duration()).await;
         let before = reading();
         tokio::time::sleep(duration.as_duration()).await;
         (before, reading())
