@@ -1,6 +1,7 @@
 //! Measured latency against the truth, and two configurations against each other: the program over real sockets.
 //!
-//! What is asserted is what must hold on the busiest machine: no figure is judged by the clock.
+//! What is asserted is what must hold on the busiest machine: no figure is judged by the clock. How small errors are,
+//! `perf/accuracy` measures.
 
 #![expect(clippy::unwrap_used, reason = "tests, helpers included")]
 
