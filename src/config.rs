@@ -153,6 +153,35 @@ pub const BENCH_CONNECTIONS_MAX: u32 = 1024 * 1024;
 /// Highest rate of `bench`, probes per second: some hundred times what a core can do. Slots without a bound come
 /// faster than they can even be missed, and such a run would never end.
 pub const BENCH_RATE_MAX: f64 = 10e6;
+/// Samples of one run of a single shard (`bench --accuracy`, `--ab`), all kept until its end (96 B each).
+pub const SOLO_SAMPLES_MAX: usize = 4 * 1024 * 1024;
+/// What room is made for in such a run without a rate, samples per second: twice what a core can do.
+pub const SOLO_SAMPLES_PER_S: f64 = 250_000.0;
+/// What such a run leaves out at its beginning, at least,
+pub const SOLO_WARM_UP: Micros = Micros::from_millis(200);
+/// and at most, where each connection should have been used once: at a tenth of a small core's load, 10,000 have.
+pub const SOLO_WARM_UP_MAX: Micros = Micros::from_millis(10_000);
+/// Connections of `bench --accuracy` that names none: with fewer, a slot falls due before the last answer has come.
+pub const ACCURACY_CONNECTIONS: u32 = 256;
+/// And so many more per second that answers are held, each being busy for that long: 1.2 times what a core can do,
+/// keeping connections alive,
+pub const ACCURACY_CONNECTIONS_PER_S: f64 = 110_000.0;
+/// or opening a new one for each probe.
+pub const ACCURACY_FRESH_CONNECTIONS_PER_S: f64 = 25_000.0;
+/// Connections that a busy core opens per second: until they stand, a closed loop does not show what it can do.
+pub const ACCURACY_OPENINGS_PER_S: f64 = 4_000.0;
+/// Longest hold of `bench --accuracy`: with more, connections run out of ports before the core is full.
+pub const ACCURACY_HOLD_MAX: Micros = Micros::from_millis(100);
+/// Highest load of `bench --accuracy`, percent of capacity.
+pub const ACCURACY_LOAD_PERCENT_MAX: u32 = 1_000;
+/// How long its capacity is looked for.
+pub const ACCURACY_CAPACITY_FOR: Micros = Micros::from_millis(2_000);
+/// Rounds of `bench --ab`, each of both.
+pub const AB_ROUNDS: u32 = 10;
+/// Most of them: each leaves a ring's receive buffers behind (4 MiB), which live as long as the process.
+pub const AB_ROUNDS_MAX: u32 = 100;
+/// Shortest round: a shorter one is mostly its own beginning.
+pub const AB_ROUND_MIN: Micros = Micros::from_millis(50);
 /// Descriptors left for everything that is not a probe's socket.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 
@@ -252,6 +281,8 @@ pub const ORIGIN_WAIT_MAX: Micros = Micros::from_millis(3_600_000);
 /// How long a connection closed with input unread may take to go. Closing it at once would send RST, which
 /// can take the answer back out of the client's hands (RFC 9112, section 9.6).
 pub const ORIGIN_LINGER: Micros = Micros::from_millis(1_000);
+/// Most holds that a holding origin notes, 24 bytes each: half a minute of all that a core can ask.
+pub const HOLDS_MAX: usize = 4 * 1024 * 1024;
 /// Most addresses that one port range of `ringprobe target` may name.
 pub const ORIGIN_LISTENERS_MAX: usize = 1024;
 

@@ -186,8 +186,14 @@ fn every_json_object_is_as_documented() {
     check("endpoints export", &run(&["endpoints", "generate", "-n", "2", "-o", "out.toml", "--json"]));
     check("run", &run(&["run", "e.toml", "--duration", "300ms", "--json"]));
     check("run", &run(&["bench", &url, "-c", "2", "--duration", "100ms", "--json"]));
+    let accuracy = ["--accuracy", "-c", "4", "--loads", "5", "--duration", "100ms", "--json"];
+    check("bench --accuracy", &run(&[&["bench"], &accuracy[..]].concat()));
+    let ab = ["--ab", "-c 2", "-c 2 --no-stamps", "--rounds", "2", "--duration", "200ms", "--json"];
+    check("bench --ab", &run(&[&["bench", &url], &ab[..]].concat()));
     check("doctor", &run(&["doctor", "--json"]));
 
+    let held = ["target", "--listen", "127.0.0.1:0", "--hold", "1ms", "--duration", "10ms", "--json"];
+    check("target --hold", run(&held).trim_end().split_once('\n').unwrap().1);
     let printed = run(&["target", "--listen", "127.0.0.1:0", "--duration", "10ms", "--json"]);
     let (first, last) = printed.trim_end().split_once('\n').unwrap();
     check("target", first);

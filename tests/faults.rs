@@ -440,8 +440,8 @@ fn probe_until(
     };
     let surroundings = Surroundings::of_machine().for_shard(anchor, 0);
     let cpu = core_affinity::get_core_ids().unwrap()[0].id;
-    let (ports, canary) = (None, None);
-    let assignment = Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, samples };
+    let (ports, canary, stamps) = (None, None, true);
+    let assignment = Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, stamps, samples };
     let shard = Shard::start(assignment).unwrap();
     let mut collect = |by_endpoint: &mut Vec<Vec<Sample>>| {
         while let Ok(sample) = collected.pop() {

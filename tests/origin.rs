@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ringprobe::clock::{Micros, Mono};
-use ringprobe::testing::origin::{MENU, Origin, OriginOptions, Stats};
+use ringprobe::testing::origin::{HoldingOptions, HoldingOrigin, MENU, Origin, OriginOptions, Stats};
 use rustix::process::{Pid, Signal, kill_process};
 
 const FILLER: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.\n";
@@ -483,4 +483,80 @@ fn curl_agrees_on_the_honest_items() {
     for (path, code) in [("/fault/close", 52), ("/fault/early-close", 18), ("/fault/reset", 56)] {
         assert_eq!(curl(&[], path).0, code, "{path}");
     }
+}
+
+/// A holding origin, and a connection to it.
+fn holding(hold: Micros) -> (HoldingOrigin, TcpStream) {
+    let origin = HoldingOrigin::start(HoldingOptions { hold, ..HoldingOptions::default() }).unwrap();
+    let stream = TcpStream::connect(origin.addrs()[0]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    (origin, stream)
+}
+
+const HELD_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[test]
+fn a_held_answer_is_late_by_as_much_and_its_truth_within_what_its_client_saw() {
+    const HOLD: Micros = Micros::from_millis(20);
+    let (origin, mut stream) = holding(HOLD);
+    let mut seen = Vec::new();
+    for endpoint in [7, 9, 7] {
+        let sent = Mono::now();
+        stream.write_all(get(&format!("/{endpoint}?q")).as_bytes()).unwrap();
+        assert_eq!(read_exactly(&mut stream, HELD_ANSWER.len()), HELD_ANSWER);
+        seen.push((endpoint, Mono::now().nanos_since(sent)));
+    }
+    let holds = origin.stop().unwrap();
+    assert_eq!((holds.unnoted, holds.unstamped), (0, 0));
+    assert_eq!(holds.held.len(), seen.len());
+    for (held, (endpoint, seen_ns)) in holds.held.iter().zip(seen) {
+        assert_eq!(held.endpoint, endpoint);
+        assert!(HOLD.as_nanos() <= held.true_ns() && held.true_ns() < seen_ns, "{held:?} in {seen_ns} ns");
+    }
+}
+
+#[test]
+fn a_request_arrives_with_its_last_byte() {
+    let (origin, mut stream) = holding(Micros(0));
+    let (head, end) = ("GET /3 HTTP/1.1\r\nHost: h\r\n", "\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    // Another connection's answer tells that the first half has been read.
+    let mut other = TcpStream::connect(origin.addrs()[0]).unwrap();
+    other.write_all(get("/x").as_bytes()).unwrap();
+    assert_eq!(read_exactly(&mut other, HELD_ANSWER.len()), HELD_ANSWER);
+    let before = Mono::now();
+    stream.write_all(end.as_bytes()).unwrap();
+    assert_eq!(read_exactly(&mut stream, HELD_ANSWER.len()), HELD_ANSWER);
+    let holds = origin.stop().unwrap();
+    assert_eq!(holds.held.iter().map(|held| held.endpoint).collect::<Vec<_>>(), [0, 3]);
+    // The kernel's stamps are wall time, converted: right to less than a microsecond, of which this allows a thousand.
+    assert!(before.0 < holds.held[1].arrived.0 + 1_000_000, "{holds:?}, sent after {before:?}");
+}
+
+#[test]
+fn whoever_asks_to_close_is_closed_and_whoever_does_not_wait_is_cut_off() {
+    let (origin, mut stream) = holding(Micros(0));
+    stream.write_all(b"GET /1 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    let (answer, ended) = read_all(&mut stream, 0, Ended::Closed);
+    assert!(answer.contains("\r\nConnection: close\r\n") && answer.ends_with("ok"), "{answer}");
+    assert_eq!(ended, Ended::Closed);
+
+    let mut eager = TcpStream::connect(origin.addrs()[0]).unwrap();
+    eager.write_all(get("/2").repeat(2).as_bytes()).unwrap();
+    let (answer, _) = read_all(&mut eager, 0, Ended::Closed);
+    assert_eq!(answer, "");
+    assert_eq!(origin.stop().unwrap().held.len(), 1);
+}
+
+#[test]
+fn what_is_not_noted_is_counted() {
+    let options = HoldingOptions { holds_max: 1, ..HoldingOptions::default() };
+    let origin = HoldingOrigin::start(options).unwrap();
+    let mut stream = TcpStream::connect(origin.addrs()[0]).unwrap();
+    for _ in 0..3 {
+        stream.write_all(get("/1").as_bytes()).unwrap();
+        assert_eq!(read_exactly(&mut stream, HELD_ANSWER.len()), HELD_ANSWER);
+    }
+    let holds = origin.stop().unwrap();
+    assert_eq!((holds.held.len(), holds.unnoted), (1, 2));
 }

@@ -9,11 +9,14 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 use crate::clock::Micros;
 use crate::control::summary::Summary;
 use crate::endpoint::duration;
 
+mod ab;
+mod accuracy;
 mod bench;
 mod check;
 mod doctor;
@@ -124,7 +127,11 @@ fn duration_argument(flag: &str, text: &str) -> Result<Micros, Error> {
 
 /// A run's summary on standard output, for people or for machines.
 fn print_summary(summary: &Summary, json: bool) -> Result<(), Error> {
-    let text =
-        if json { serde_json::to_string(summary).map_err(Error::failed)? } else { summary.to_string() };
+    print(summary, json)
+}
+
+/// What a command found, on standard output.
+fn print<T: Display + Serialize>(found: &T, json: bool) -> Result<(), Error> {
+    let text = if json { serde_json::to_string(found).map_err(Error::failed)? } else { found.to_string() };
     writeln!(io::stdout(), "{text}").map_err(Error::failed)
 }

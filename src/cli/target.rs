@@ -1,22 +1,28 @@
 //! `ringprobe target`: the test origin for the shell.
 //!
 //! The origin serves on a thread of its own ([`crate::testing::origin`]); this thread waits for a signal or
-//! for the end of the duration, and then prints what was served.
+//! for the end of the duration, and then prints what was served. With `--hold` it is the origin that knows one answer,
+//! and for how long exactly it held it.
 
 use std::fs;
+use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use super::{Error, limits};
-use crate::clock::{self, Micros, Mono};
+use crate::clock::{self, Micros, Mono, Reading};
 use crate::config;
-use crate::testing::origin::{Origin, OriginOptions, OriginTls, OriginTlsError, StartError, duration};
+use crate::control::quantiles::Quantiles;
+use crate::testing::origin::{
+    Held, HoldingOptions, HoldingOrigin, Origin, OriginOptions, OriginTls, OriginTlsError, StartError,
+    duration,
+};
 use crate::writer::block_on;
 
 /// Arguments of `target`.
@@ -42,6 +48,13 @@ pub(super) struct Arguments {
     /// less than one by one.
     #[arg(long, value_name = "D", default_value = "0", value_parser = duration, conflicts_with = "spin")]
     rest: Micros,
+    /// Instead of the menu: hold each answer for this long, and tell in the end for how long it really was, by the
+    /// kernel's stamps.
+    #[arg(long, value_name = "D", value_parser = duration, conflicts_with_all = ["spin", "rest", "tls_cert"])]
+    hold: Option<Micros>,
+    /// With --hold: each request's number, arrival and departure (µs since the Unix epoch), as CSV.
+    #[arg(long, value_name = "FILE", requires = "hold")]
+    holds: Option<PathBuf>,
     /// How long to serve, such as 10s [default: until SIGINT or SIGTERM]
     #[arg(long, value_name = "D", value_parser = duration)]
     duration: Option<Micros>,
@@ -59,50 +72,94 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     block_on(serve(arguments)).map_err(Error::failed)?
 }
 
-#[expect(clippy::print_stdout, reason = "a command's output")]
 async fn serve(arguments: &Arguments) -> Result<ExitCode, Error> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::failed)?;
+    let end = End::new(arguments.duration)?;
     let open_files = limits::raise_nofile().soft;
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     let cpu = arguments.cpu.or_else(|| cpus.last().map(|cpu| cpu.id));
     let listen = arguments.listen.iter().flat_map(|listen| listen.0.iter().copied()).collect();
-    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
-        (Some(cert), Some(key)) => Some(tls(cert, key)?),
-        _ => None,
-    };
-    let with_tls = if tls.is_some() { " with TLS" } else { "" };
-    let (spin, rest) = (arguments.spin, arguments.rest);
-    let origin = Origin::start(OriginOptions { listen, cpu, spin, rest, record_arrivals: 0, tls }).map_err(
-        |error| match error {
-            StartError::Listen(..) | StartError::Cpu(_) => Error::input(error),
-            StartError::Kernel(_) => Error::failed(error),
-        },
-    )?;
+    match arguments.hold {
+        Some(hold) => {
+            let options = HoldingOptions { listen, cpu, hold, ..HoldingOptions::default() };
+            let origin = HoldingOrigin::start(options).map_err(start_error)?;
+            let held = format!("; each answer is held for {hold}");
+            announce(arguments, origin.addrs(), cpu, open_files, &held);
+            hold_until(end, origin, arguments).await?;
+        }
+        None => {
+            let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+                (Some(cert), Some(key)) => Some(tls(cert, key)?),
+                _ => None,
+            };
+            let with_tls = if tls.is_some() { " with TLS" } else { "" };
+            let (spin, rest) = (arguments.spin, arguments.rest);
+            let options = OriginOptions { listen, cpu, spin, rest, record_arrivals: 0, tls };
+            let origin = Origin::start(options).map_err(start_error)?;
+            announce(arguments, origin.addrs(), cpu, open_files, &format!("{with_tls}; the menu is at /"));
+            serve_until(end, origin, arguments).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
-    let addresses: Vec<String> = origin.addrs().iter().map(ToString::to_string).collect();
+fn start_error(error: StartError) -> Error {
+    match error {
+        StartError::Listen(..) | StartError::Cpu(_) => Error::input(error),
+        StartError::Kernel(_) => Error::failed(error),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+fn announce(
+    arguments: &Arguments,
+    addrs: &[SocketAddr],
+    cpu: Option<usize>,
+    open_files: Option<u64>,
+    more: &str,
+) {
+    let addresses: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let on_cpu = cpu.map_or(String::new(), |cpu| format!(" on cpu {cpu}"));
     if arguments.json {
         println!("{}", json!({ "listening": addresses, "cpu": cpu, "open_files_max": open_files }));
     } else {
-        println!("listening on {}{with_tls}{on_cpu}; the menu is at /", addresses.join(" "));
+        println!("listening on {}{on_cpu}{more}", addresses.join(" "));
+    }
+}
+
+/// What ends it: a signal, or the end of the duration, which does as a signal would.
+struct End {
+    interrupt: Signal,
+    terminate: Signal,
+    duration: Option<Micros>,
+}
+
+impl End {
+    fn new(duration: Option<Micros>) -> Result<Self, Error> {
+        let interrupt = signal(SignalKind::interrupt()).map_err(Error::failed)?;
+        let terminate = signal(SignalKind::terminate()).map_err(Error::failed)?;
+        Ok(Self { interrupt, terminate, duration })
     }
 
+    async fn has_come(mut self) {
+        let signalled = async {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+        };
+        match self.duration {
+            None => signalled.await,
+            Some(duration) => {
+                let _signal_or_timeout = timeout(duration.as_duration(), signalled).await;
+            }
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+async fn serve_until(end: End, origin: Origin, arguments: &Arguments) -> Result<(), Error> {
     let (start, cpu_start_us) = (Mono::now(), clock::process_cpu_us());
-    let signalled = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    match arguments.duration {
-        None => signalled.await,
-        // The end of the duration ends us as a signal does.
-        Some(duration) => {
-            let _signal_or_timeout = timeout(duration.as_duration(), signalled).await;
-        }
-    }
-
+    end.has_come().await;
     let served = Mono::now().since(start);
     let stats = origin.stop().map_err(Error::failed)?;
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
@@ -133,7 +190,50 @@ async fn serve(arguments: &Arguments) -> Result<ExitCode, Error> {
             served.as_secs_f64()
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a command's output")]
+async fn hold_until(end: End, origin: HoldingOrigin, arguments: &Arguments) -> Result<(), Error> {
+    let start = Mono::now();
+    end.has_come().await;
+    let served = Mono::now().since(start);
+    let holds = origin.stop().map_err(Error::failed)?;
+    if let Some(path) = &arguments.holds {
+        write_holds(path, &holds.held)
+            .map_err(|error| Error::failed(format!("--holds {}: {error}", path.display())))?;
+    }
+    let true_ns = holds.held.iter().map(|held| i64::try_from(held.true_ns()).unwrap_or(i64::MAX));
+    let true_us = Quantiles::of_ns(true_ns.collect());
+    let (requests, seconds) = (holds.held.len() as u64 + holds.unnoted, served.as_secs_f64());
+    if arguments.json {
+        let summary = json!({
+            "seconds": seconds,
+            "requests": requests,
+            "unnoted": holds.unnoted,
+            "unstamped": holds.unstamped,
+            "true_us": true_us,
+        });
+        println!("{summary}");
+    } else {
+        let held = true_us.map_or(String::new(), |Quantiles { p50, p99, max, .. }| {
+            format!(", held for {p50} µs (p50), {p99} µs (p99), {max} µs at most")
+        });
+        println!("{requests} requests ({} without a stamp){held}, in {seconds:.1} s", holds.unstamped);
+    }
+    Ok(())
+}
+
+/// Monotonic instants become wall time through one reading, now: right to what the clock was slewed since.
+fn write_holds(path: &Path, held: &[Held]) -> std::io::Result<()> {
+    let reading = Reading::now();
+    let mut file = BufWriter::new(fs::File::create(path)?);
+    writeln!(file, "endpoint,arrived_us,departed_us")?;
+    for held in held {
+        let (arrived, departed) = (reading.wall_of(held.arrived).0, reading.wall_of(held.departed).0);
+        writeln!(file, "{},{arrived},{departed}", held.endpoint)?;
+    }
+    file.flush()
 }
 
 /// Reads certificate and key.

@@ -3,12 +3,16 @@
 //! Runs on threads of its own that are pinned nowhere. Out of scope, so far: the endpoint feed, the admin page,
 //! the fleet lease.
 
+pub mod accuracy;
 pub mod canary;
+pub mod comparison;
 pub mod machine;
 pub mod minutes;
 pub mod node;
 pub mod plans;
+pub mod quantiles;
 pub mod roster;
+pub mod solo;
 pub mod summary;
 pub mod surroundings;
 pub mod validity;

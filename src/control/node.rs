@@ -142,8 +142,9 @@ impl Node {
             };
             let surroundings = surroundings.for_shard(anchor, shard);
             let ports = ports(shard, placement_count);
-            let canary = canary.as_ref().map(|canary| canary.held(shard));
-            let assignment = Assignment { shard, cpu, load, limits, surroundings, ports, canary, samples };
+            let (canary, stamps) = (canary.as_ref().map(|canary| canary.held(shard)), true);
+            let assignment =
+                Assignment { shard, cpu, load, limits, surroundings, ports, canary, stamps, samples };
             shards.push(Shard::start(assignment)?);
         }
         drop(ready);
@@ -288,8 +289,9 @@ pub fn collect_once(
     let load = move || part.load(anchor);
     let limits = limits(1, descriptors_max);
     let surroundings = surroundings.for_shard(anchor, 0);
-    let (ports, canary) = (None, None);
-    Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, samples })?.join()?;
+    let (ports, canary, stamps) = (None, None, true);
+    Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, stamps, samples })?
+        .join()?;
     Ok(std::iter::from_fn(|| collected.pop().ok()).collect())
 }
 

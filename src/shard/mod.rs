@@ -53,6 +53,8 @@ pub struct Assignment<L> {
     pub ports: Option<RangeInclusive<u16>>,
     /// How long its canary held the last answer, ns.
     pub canary: Option<Arc<AtomicU64>>,
+    /// Whether the kernel stamps what arrives; only a measurement of what that costs goes without.
+    pub stamps: bool,
     /// Where its samples go.
     pub samples: rtrb::Producer<Sample>,
 }
@@ -185,10 +187,10 @@ where
     L: FnOnce() -> (E, Pace),
     E: ExactSizeIterator<Item = (EndpointId, Plan)>,
 {
-    let Assignment { load, limits, surroundings, ports, canary, samples, .. } = assignment;
+    let Assignment { load, limits, surroundings, ports, canary, stamps, samples, .. } = assignment;
     let mut outlet = Outlet { samples, canary, dropped: 0 };
     ring::ask_for_short_slices();
-    let mut ring = Ring::new(ports)?;
+    let mut ring = Ring::new(ports, stamps)?;
     // glommio's first sleep may take tens of milliseconds (it registers its membarrier then): not on our time.
     glommio::timer::sleep(Duration::from_micros(1)).await;
     let wakeup = ring.sockets().wakeup_file()?;

@@ -91,6 +91,8 @@ pub struct Sockets {
     enters: u64,
     /// The local ports that connections take, if not any.
     ports: Option<RangeInclusive<u16>>,
+    /// Whether to ask the kernel when bytes arrived.
+    stamps: bool,
     /// A socket that does nothing but ask for timestamps: see [`keep_timestamps_on`].
     _timestamps: Option<OwnedFd>,
 }
@@ -136,11 +138,12 @@ const BUFFER_GROUP: u16 = 0;
 
 impl Ring {
     /// Sets up ring, buffers and wake-up. Connections take their local ports from `ports`, if that is given: shards
-    /// that share all ports would look for free ones in each other's way.
+    /// that share all ports would look for free ones in each other's way. Without `stamps` the kernel is not asked when
+    /// bytes arrived: what that costs is for `bench --ab` to find out.
     ///
     /// Errors: those of `io_uring_setup(2)`; `EPERM` and `ENOSYS` mean that io_uring is forbidden here, which
     /// `ringprobe doctor` explains.
-    pub fn new(ports: Option<RangeInclusive<u16>>) -> io::Result<Self> {
+    pub fn new(ports: Option<RangeInclusive<u16>>, stamps: bool) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -166,7 +169,8 @@ impl Ring {
                 wakeup,
                 enters: 0,
                 ports,
-                _timestamps: keep_timestamps_on(),
+                stamps,
+                _timestamps: stamps.then(keep_timestamps_on).flatten(),
             },
             buffers,
             batch: Vec::with_capacity(config::RING_COMPLETIONS as usize),
@@ -483,7 +487,9 @@ impl Sockets {
         };
         // Not O_NONBLOCK: the ring would take that as "do not wait" and answer EAGAIN.
         let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-        ask_for_receive_timestamps(&fd);
+        if self.stamps {
+            ask_for_receive_timestamps(&fd);
+        }
         match source {
             None => {}
             // The port is chosen by CONNECT, which knows the other end: one port serves many of those.
@@ -693,7 +699,7 @@ pub fn receive_stamped(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Op
     // SAFETY: all-zero is a valid msghdr: no name, no vectors, no control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
-    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), CONTROL_BYTES as _);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), CONTROL_BYTES);
     // SAFETY: every pointer is to a local or to the caller's buffer, with its own length, written before the call
     // returns and not after.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };

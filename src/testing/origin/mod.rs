@@ -12,8 +12,11 @@
 //!   request bytes ─► request (P) ─► path ─► menu (P) ─► Dish ─► answer (P) ─► bytes, waits, ending
 //!                                     server (D): epoll, timers, connections; tls (P), if asked for
 //! ```
+//!
+//! Beside it stands [`HoldingOrigin`], which knows one answer, and exactly when it gave it.
 
 mod answer;
+mod holding;
 mod menu;
 mod request;
 mod server;
@@ -36,6 +39,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use crate::clock::{Micros, Mono};
 use crate::config;
 
+pub use holding::{Held, HoldingOptions, HoldingOrigin, Holds};
 pub use menu::{Item, MENU, duration};
 pub use tls::{OriginTls, OriginTlsError};
 

@@ -40,24 +40,24 @@ use crate::clock::{Micros, Mono};
 use crate::config;
 
 /// Token of the eventfd that ends the loop.
-const TOKEN_STOP: u64 = u64::MAX;
+pub(super) const TOKEN_STOP: u64 = u64::MAX;
 /// Set in the tokens of listeners; connections have generation and slot, and never this bit.
-const TOKEN_LISTENER: u64 = 1 << 63;
+pub(super) const TOKEN_LISTENER: u64 = 1 << 63;
 
 /// A connection's place and which of the connections that ever had it is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    slot: u32,
-    generation: u32,
+pub(super) struct Key {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
 }
 
 impl Key {
-    const fn token(self) -> u64 {
+    pub(super) const fn token(self) -> u64 {
         ((self.generation as u64) << 32) | self.slot as u64
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the halves of the token")]
-    const fn of_token(token: u64) -> Self {
+    pub(super) const fn of_token(token: u64) -> Self {
         Self { slot: token as u32, generation: (token >> 32) as u32 }
     }
 }
@@ -722,7 +722,7 @@ fn has_output(tls: &Option<Box<Channel>>) -> bool {
 }
 
 /// The time left, for the kernel.
-fn until(at: Mono) -> Timespec {
+pub(super) fn until(at: Mono) -> Timespec {
     let left = at.since(Mono::now());
     // Waits are bounded by `ORIGIN_WAIT_MAX`, so that the seconds fit.
     Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
