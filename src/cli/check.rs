@@ -73,15 +73,16 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let mut endpoints =
         arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
+    let surroundings = arguments.network.surroundings()?;
+    let mut planner = arguments.network.planner(&surroundings);
     if let Some(path) = &arguments.file {
-        endpoints.extend(endpoints::read(path)?);
+        endpoints.extend(endpoints::read(path, &mut |endpoint| planner.plan(endpoint).map(drop))?);
     }
     let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let endpoints: Vec<StoredEndpoint> =
         (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
-    let surroundings = arguments.network.surroundings()?;
     let mut roster = Roster::default();
-    roster.extend(endpoints, &mut arguments.network.planner(&surroundings)).map_err(Error::input)?;
+    roster.extend(endpoints, &mut planner).map_err(Error::input)?;
     let descriptors_max = limits::descriptors_max()?;
     let cpu = session::placement(Some(1))?.shards[0];
     let samples = collect_once(roster, cpu, descriptors_max, &surroundings).map_err(|error| {
