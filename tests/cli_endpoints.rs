@@ -413,6 +413,34 @@ fn exit_status_stands_when_standard_error_is_full() {
     assert_eq!(status.code(), Some(2));
 }
 
+#[test]
+fn a_run_of_no_time_is_refused() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("e.toml"), endpoint("")).unwrap();
+    for command in [&["run", "e.toml", "--store", "sqlite:r.db"][..], &["bench", "http://127.0.0.1:1/"]] {
+        let line = refused(directory.path(), &[command, &["--duration", "0s"]].concat());
+        assert_eq!(line, "--duration: 0s is no time at all");
+    }
+    assert_eq!(names_in(directory.path()), ["e.toml"]);
+}
+
+#[test]
+fn a_field_that_lost_its_quotes_to_the_shell_is_shown_with_them() {
+    let directory = TempDir::new().unwrap();
+    let line = |set: &str| {
+        refused(directory.path(), &["check", "http://127.0.0.1:1/", "--set", "retries=1", "--set", set])
+    };
+    let hint = |quoted: &str| format!("--set: text has quotes, which the shell takes away; write '{quoted}'");
+    assert_eq!(line("interval=5s"), hint("interval=\"5s\""));
+    assert_eq!(line("expect=down"), hint("expect=\"down\""));
+    assert_eq!(line("tls.ca_file=/a/b.pem"), hint("tls.ca_file=\"/a/b.pem\""));
+    assert_eq!(
+        line("interval=5"),
+        "--set:2: fields: interval: 5 has no unit; write \"5s\" if seconds are meant"
+    );
+    assert!(line("redirects=none").starts_with("--set:2: "), "no quotes make a number of it");
+}
+
 /// The first went on long past its duration; the second was aborted by the allocator.
 #[test]
 fn a_benchmark_beyond_all_bounds_is_refused() {

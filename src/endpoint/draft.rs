@@ -546,7 +546,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "http" | "https" => {}
         // `localhost:8080` is, by the book, a URL of the scheme `localhost`.
-        _ if !text.contains("://") => {
+        _ if !text.split_once(':').is_some_and(|(_, rest)| rest.starts_with('/')) => {
             return Err("has no scheme; write it with http:// or https:// in front".to_owned());
         }
         scheme => return Err(format!("scheme {scheme:?} cannot be probed, only http and https")),
