@@ -120,6 +120,69 @@ fn a_bad_file_is_refused_with_one_line_and_no_store() {
     check_file(b"[[endpoint]]\nname = \"\xff\"\n", "e.toml:2: is not UTF-8");
 }
 
+/// A pattern that cannot be compiled was stored before it was looked at, and refused every later run.
+#[test]
+fn a_bad_pattern_is_refused_with_its_line_and_no_store() {
+    let check = |contents: &str, expected: &str| check_file(contents.as_bytes(), expected);
+    let reason =
+        "an atomic group; write `(?:…)` (matching never backtracks here), or exclude what must not follow";
+    check(
+        &(endpoint("body_match = [\"in stock\", \"in (?>stock)\"]") + "interval = \"7s\""),
+        &format!("e.toml:4: endpoint \"shop\": body_match[1], byte 3: {reason}"),
+    );
+    check(
+        &endpoint("expect_headers = { Server = \"(?>n)\" }"),
+        &format!("e.toml:4: endpoint \"shop\": expect_headers.Server, byte 0: {reason}"),
+    );
+    // Of the defaults once, where they stand; the other problem is the interval.
+    let two = endpoint("") + &endpoint("interval = \"0s\"").replace("shop", "cart");
+    check(
+        &("[defaults]\nbody_forbid = [\"(?>n)\"]\n".to_owned()
+            + &two
+            + &endpoint("").replace("shop", "card")),
+        &format!("e.toml:2: [defaults]: body_forbid[0], byte 0: {reason} (and 1 more problem)"),
+    );
+    check(
+        &endpoint("enabled = false\nbody_match = [\"(?>n)\"]"),
+        &format!("e.toml:5: endpoint \"shop\": body_match[0], byte 0: {reason}"),
+    );
+}
+
+/// An endpoint without its secret was stored, and every later run refused.
+#[test]
+fn what_this_machine_lacks_is_refused_by_run_and_not_by_import() {
+    let run = ["run", "e.toml", "--store", "sqlite:r.db", "--duration", "100ms"];
+    for (field, reason) in [
+        ("bearer = \"env:RINGPROBE_NONE\"", "bearer: env:RINGPROBE_NONE is not set"),
+        (
+            "secret_headers = { X-Key = \"file:none\" }",
+            "secret_headers.X-Key: file:none cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "tls = { ca_file = \"none.pem\" }",
+            "tls: ca_file: none.pem: No such file or directory (os error 2)",
+        ),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let directory = directory.path();
+        fs::write(directory.join("e.toml"), endpoint("").replace("shop", "cart") + &endpoint(field)).unwrap();
+        assert_eq!(refused(directory, &run), format!("e.toml:8: endpoint \"shop\": {reason}"));
+        assert_eq!(names_in(directory), ["e.toml"], "{field} left something behind");
+        assert_eq!(refused(directory, &["check", "-f", "e.toml"]), refused(directory, &run));
+        done(directory, &["endpoints", "import", "e.toml", "--store", "sqlite:r.db"]);
+    }
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    // Nobody needs the secret of what is not probed.
+    let disabled = endpoint("enabled = false\nbearer = \"env:RINGPROBE_NONE\"");
+    fs::write(
+        directory.join("e.toml"),
+        endpoint_at("http://127.0.0.1:1/").replace("shop", "cart") + &disabled,
+    )
+    .unwrap();
+    done(directory, &run);
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_refused() {
     for command in [&["run"][..], &["endpoints", "import"]] {
@@ -348,6 +411,34 @@ fn exit_status_stands_when_standard_error_is_full() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringprobe"));
     let status = command.args(["run", "/nonexistent.toml"]).stderr(full).status().unwrap();
     assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn a_run_of_no_time_is_refused() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("e.toml"), endpoint("")).unwrap();
+    for command in [&["run", "e.toml", "--store", "sqlite:r.db"][..], &["bench", "http://127.0.0.1:1/"]] {
+        let line = refused(directory.path(), &[command, &["--duration", "0s"]].concat());
+        assert_eq!(line, "--duration: 0s is no time at all");
+    }
+    assert_eq!(names_in(directory.path()), ["e.toml"]);
+}
+
+#[test]
+fn a_field_that_lost_its_quotes_to_the_shell_is_shown_with_them() {
+    let directory = TempDir::new().unwrap();
+    let line = |set: &str| {
+        refused(directory.path(), &["check", "http://127.0.0.1:1/", "--set", "retries=1", "--set", set])
+    };
+    let hint = |quoted: &str| format!("--set: text has quotes, which the shell takes away; write '{quoted}'");
+    assert_eq!(line("interval=5s"), hint("interval=\"5s\""));
+    assert_eq!(line("expect=down"), hint("expect=\"down\""));
+    assert_eq!(line("tls.ca_file=/a/b.pem"), hint("tls.ca_file=\"/a/b.pem\""));
+    assert_eq!(
+        line("interval=5"),
+        "--set:2: fields: interval: 5 has no unit; write \"5s\" if seconds are meant"
+    );
+    assert!(line("redirects=none").starts_with("--set:2: "), "no quotes make a number of it");
 }
 
 /// The first went on long past its duration; the second was aborted by the allocator.

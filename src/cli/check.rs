@@ -73,15 +73,16 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let mut endpoints =
         arguments.urls.iter().map(|url| endpoint(arguments, url)).collect::<Result<Vec<_>, _>>()?;
+    let surroundings = arguments.network.surroundings()?;
+    let mut planner = arguments.network.planner(&surroundings);
     if let Some(path) = &arguments.file {
-        endpoints.extend(endpoints::read(path)?);
+        endpoints.extend(endpoints::read(path, &mut |endpoint| planner.plan(endpoint).map(drop))?);
     }
     let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let endpoints: Vec<StoredEndpoint> =
         (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
-    let surroundings = arguments.network.surroundings()?;
     let mut roster = Roster::default();
-    roster.extend(endpoints, &mut arguments.network.planner(&surroundings)).map_err(Error::input)?;
+    roster.extend(endpoints, &mut planner).map_err(Error::input)?;
     let descriptors_max = limits::descriptors_max()?;
     let cpu = session::placement(Some(1))?.shards[0];
     let samples = collect_once(roster, cpu, descriptors_max, &surroundings).map_err(|error| {
@@ -139,8 +140,27 @@ fn endpoint(arguments: &Arguments, url: &str) -> Result<Endpoint, Error> {
         draft.tls.insecure = Some(true);
     }
     draft.tls.ca_file.clone_from(&arguments.ca_file);
-    let set = file::fields_of(&arguments.fields.join("\n"), "--set").map_err(Error::input)?;
-    draft.validate(&set).map_err(|error| Error::input(format!("{url}: {error}")))
+    draft.validate(&set_fields(arguments)?).map_err(|error| Error::input(format!("{url}: {error}")))
+}
+
+/// The fields of `--set`. Shells take quotes away, and TOML wants them around text.
+fn set_fields(arguments: &Arguments) -> Result<Draft, Error> {
+    // Only what is no TOML has no place in it.
+    let is_toml =
+        |field: &str| file::fields_of(field, "").map_or_else(|error| error.place.is_some(), |_| true);
+    let unquoted = |field: &String| {
+        let (name, value) = field.split_once('=')?;
+        let quoted = format!("{name}=\"{value}\"");
+        (!is_toml(field) && file::fields_of(&quoted, "").is_ok()).then_some(quoted)
+    };
+    file::fields_of(&arguments.fields.join("\n"), "--set").map_err(|error| {
+        match arguments.fields.iter().find_map(unquoted) {
+            Some(quoted) => {
+                Error::input(format!("--set: text has quotes, which the shell takes away; write '{quoted}'"))
+            }
+            None => Error::input(error),
+        }
+    })
 }
 
 /// One row per probe, and one for each of its steps; phases that did not happen are a dash.

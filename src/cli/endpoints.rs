@@ -1,7 +1,7 @@
 //! `ringprobe endpoints`: the store's endpoints in and out, and generated ones for load tests.
 //!
-//! Nothing is left half-done: a file is validated whole before the store is opened, and one that is written
-//! takes its name only when it is complete. Endpoints are written one by one, so a million of them take no
+//! Nothing is left half-done: a file is validated whole, patterns too, before the store is opened, and one that is
+//! written takes its name only when it is complete. Endpoints are written one by one, so a million of them take no
 //! more memory than the store needs to hand them out.
 
 use std::ffi::OsString;
@@ -18,8 +18,10 @@ use serde_json::json;
 use super::Error;
 use super::store::StoreArguments;
 use crate::config::{ENDPOINT_FILE_BYTES_MAX, GENERATE_COUNT_MAX, REQUEST_BYTES_MAX};
+use crate::control::plans::check_patterns;
 use crate::endpoint::generate::Recipe;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration, file, record};
+use crate::matcher::{Budgets, Compiler};
 use crate::writer::{StoreUrl, Upserted, block_on};
 
 /// Arguments of `endpoints`.
@@ -137,8 +139,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads and validates an endpoint file; one without endpoints is a mistake.
-pub(super) fn read(path: &Path) -> Result<Vec<Endpoint>, Error> {
+/// Reads and validates an endpoint file, whose endpoints must pass `check`; one without endpoints is a mistake.
+pub(super) fn read(path: &Path, check: &mut file::Check<'_>) -> Result<Vec<Endpoint>, Error> {
     let name = if is_standard(path) { "standard input".to_owned() } else { path.display().to_string() };
     let refused = |reason: &dyn std::fmt::Display| Error::input(format!("{name}: {reason}"));
     let source: Box<dyn Read> = match is_standard(path) {
@@ -159,7 +161,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Endpoint>, Error> {
     })?;
     let directory =
         if is_standard(path) { Path::new("") } else { path.parent().unwrap_or_else(|| Path::new("")) };
-    let endpoints = file::parse_in(&text, &name, &mut |path| read_body(&directory.join(path)));
+    let endpoints = file::parse_checked(&text, &name, &mut |path| read_body(&directory.join(path)), check);
     let endpoints = endpoints.map_err(Error::input)?;
     if endpoints.is_empty() {
         return Err(refused(&"no [[endpoint]] in it"));
@@ -190,7 +192,10 @@ fn read_body(path: &Path) -> Result<Vec<u8>, String> {
 
 fn import(arguments: &Import) -> Result<(), Error> {
     let url = arguments.store.url()?;
-    let endpoints = read(&arguments.file)?;
+    // Without secrets, which another machine may have.
+    let mut compiler = Compiler::new(Budgets::default());
+    let endpoints = read(&arguments.file, &mut |endpoint| check_patterns(&mut compiler, endpoint))?;
+    drop(compiler);
     let upserted = block_on(async {
         let mut store = super::store::open(&url, true).await?;
         store.upsert_endpoints(endpoints).await.map_err(Error::failed)

@@ -120,9 +120,13 @@ fn one_line(message: &str) -> String {
     message.chars().map(escaped).collect()
 }
 
-/// A duration given on the command line, such as `30s`.
+/// A duration given on the command line, such as `30s`. None of them may be nothing.
 fn duration_argument(flag: &str, text: &str) -> Result<Micros, Error> {
-    duration::parse(text).map_err(|error| Error::input(format!("{flag}: {error}")))
+    match duration::parse(text) {
+        Ok(Micros(0)) => Err(Error::input(format!("{flag}: {text} is no time at all"))),
+        Ok(span) => Ok(span),
+        Err(error) => Err(Error::input(format!("{flag}: {error}"))),
+    }
 }
 
 /// A run's summary on standard output, for people or for machines.

@@ -1,6 +1,6 @@
 //! `ringprobe run`: probes endpoints on schedule and stores every sample, until told to stop.
 //!
-//! Everything is read and validated before anything is written or started, so bad input leaves no trace.
+//! Everything is read, validated and planned before anything is written or started, so bad input leaves no trace.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ use super::{Error, endpoints, session};
 use crate::clock::Micros;
 use crate::config::{RETENTION_DEFAULT, RETENTION_MIN};
 use crate::control::node::Workload;
-use crate::control::plans::{PlanError, Planner};
-use crate::control::roster::Roster;
+use crate::control::plans::Planner;
+use crate::control::roster::{PlanError, Roster};
 use crate::control::validity::Budgets;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
 use crate::matcher::budget;
@@ -64,9 +64,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     session::placement(arguments.cores)?;
     let store_url = arguments.store.url()?;
     let surroundings = arguments.network.surroundings()?;
-    let planner = arguments.network.planner(&surroundings);
+    let mut planner = arguments.network.planner(&surroundings);
     let loading = || {
-        let wanted = arguments.file.as_deref().map(endpoints::read).transpose()?;
+        // Plans are made before anything is stored, and again when the store has said the ids: a million endpoints and
+        // their plans are not to be in memory together.
+        let mut check = |endpoint: &Endpoint| planner.check(endpoint);
+        let wanted = arguments.file.as_deref().map(|path| endpoints::read(path, &mut check)).transpose()?;
         block_on(load(&store_url, wanted, !arguments.no_migrate, planner)).map_err(Error::failed)?
     };
     // On a thread that ends with it: then the allocator lets go of what it kept for that thread.

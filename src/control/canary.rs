@@ -24,11 +24,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use rustix::time::Timespec;
 
-use super::plans::{PlanError, Planner};
+use super::plans::Planner;
 use super::roster::Watch;
 use crate::clock::Reading;
 use crate::config;
-use crate::endpoint::Draft;
+use crate::endpoint::{Draft, FieldError};
 use crate::sample::EndpointId;
 use crate::shard::ring;
 
@@ -71,14 +71,13 @@ impl Canary {
     ///
     /// # Errors
     /// None that a program would get to see: its URL is ours.
-    pub fn watch(&self, shard: usize, planner: &mut Planner) -> Result<Watch, PlanError> {
-        let fail = |message: String| PlanError { endpoint: "canary".to_owned(), message };
+    pub fn watch(&self, shard: usize, planner: &mut Planner) -> Result<Watch, FieldError> {
         let draft = Draft {
             interval: Some(format!("{}ms", config::CANARY_EVERY.0 / 1_000)),
             timeout: Some(format!("{}ms", config::CANARY_EVERY.0 / 1_000)),
             ..Draft::of_url(&format!("http://{}{}", self.address, path(self.token, shard)))
         };
-        let endpoint = draft.validate(&Draft::default()).map_err(|error| fail(error.to_string()))?;
+        let endpoint = draft.validate(&Draft::default())?;
         let plan = planner.plan(&endpoint)?;
         Ok(Watch { id: EndpointId::canary_of(shard), interval: endpoint.interval, plan })
     }

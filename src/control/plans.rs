@@ -3,11 +3,10 @@
 //! In scope: secrets and files that an endpoint names, its patterns, its request; sharing what is alike. Out of scope:
 //! what an endpoint may say ([`crate::endpoint::Draft`]), when names become addresses (the shard's resolver).
 //!
-//! Invariant: whatever is wrong with an endpoint's references is said here, before anything is probed, by the
-//! endpoint's name and its field, and never with a secret's value.
+//! Invariant: whatever is wrong with an endpoint's references is said here, before anything is probed, by its field,
+//! and never with a secret's value.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -15,12 +14,12 @@ use crate::clock::Micros;
 use crate::config;
 use crate::dns;
 use crate::endpoint::{
-    Charset, Close, Coding, Connection, Dns, Endpoint, Expand, Expect as Expected, Family, FieldRule,
-    HttpVersion, Options, Secrets, Source as From, TlsVersion, secret,
+    Charset, Close, Coding, Connection, Dns, Endpoint, Expand, Expect as Expected, Family, FieldError,
+    FieldRule, HttpVersion, Options, Secrets, Source as From, TlsVersion, secret,
 };
 use crate::http::request::{Parts, Template};
 use crate::http::wanted::{Judge, Rule, Wanted};
-use crate::matcher::{self, Budgets, Certainty, Compiler, Matcher, Patterns, Verdict};
+use crate::matcher::{self, Budgets, Certainty, Compiler, Matcher, PatternError, Patterns, Verdict};
 use crate::probe::{ClosePolicy, Expect, HostPort, Plan, Profile, Source, Timeouts};
 use crate::tls;
 
@@ -37,23 +36,6 @@ pub struct Planner {
     /// Whether one origin's load is capped.
     polite: bool,
 }
-
-/// Why an endpoint cannot be probed as it says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlanError {
-    /// The endpoint's name.
-    pub endpoint: String,
-    /// The field, and what is wrong with it: a lower-case fragment.
-    pub message: String,
-}
-
-impl fmt::Display for PlanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "endpoint {:?}: {}", self.endpoint, self.message)
-    }
-}
-
-impl std::error::Error for PlanError {}
 
 impl Planner {
     /// A planner that has made nothing yet. `contact`: whom `User-Agent` names as responsible.
@@ -80,18 +62,18 @@ impl Planner {
     ///
     /// # Errors
     /// If a secret or a file cannot be had, a pattern cannot be compiled, or the request cannot be sent.
-    pub fn plan(&mut self, endpoint: &Endpoint) -> Result<Plan, PlanError> {
-        let fail = |message: String| PlanError { endpoint: endpoint.name.clone(), message };
-        let secrets = Secrets::of(endpoint, &secret::from_system).map_err(|error| fail(error.reason()))?;
+    pub fn plan(&mut self, endpoint: &Endpoint) -> Result<Plan, FieldError> {
+        let secrets = Secrets::of(endpoint, &secret::from_system)?;
         let profile = match self.profiles.get(&endpoint.options) {
             Some(profile) => Arc::clone(profile),
             None => {
-                let profile = Arc::new(self.profile(endpoint, &secrets).map_err(fail)?);
+                let profile = Arc::new(self.profile(endpoint, &secrets)?);
                 self.profiles.insert(Arc::clone(&endpoint.options), Arc::clone(&profile));
                 profile
             }
         };
-        let origin = HostPort::of_url(&endpoint.url).ok_or_else(|| fail("url: names no host".to_owned()))?;
+        let origin =
+            HostPort::of_url(&endpoint.url).ok_or_else(|| FieldError::new("url", "names no host"))?;
         let origin = match self.origins.get(&origin) {
             Some(known) => Arc::clone(known),
             None => {
@@ -100,8 +82,20 @@ impl Planner {
                 origin
             }
         };
-        let request = self.request(endpoint, &secrets).map_err(fail)?;
+        let request = self.request(endpoint, &secrets)?;
         Ok(Plan { origin, pinned: endpoint.options.address, request, profile })
+    }
+
+    /// Whether a plan can be made of an endpoint once it is stored. One that is not enabled needs no secrets here, only
+    /// patterns that compile.
+    ///
+    /// # Errors
+    /// As those of [`Planner::plan`].
+    pub fn check(&mut self, endpoint: &Endpoint) -> Result<(), FieldError> {
+        match endpoint.options.enabled {
+            true => self.plan(endpoint).map(drop),
+            false => check_patterns(&mut self.compiler, endpoint),
+        }
     }
 
     /// Bytes of pattern tables made so far.
@@ -110,19 +104,20 @@ impl Planner {
         self.compiler.bytes_total()
     }
 
-    fn request(&self, endpoint: &Endpoint, secrets: &Secrets) -> Result<Template, String> {
+    fn request(&self, endpoint: &Endpoint, secrets: &Secrets) -> Result<Template, FieldError> {
         let options = &*endpoint.options;
         let mut headers = options.headers.clone();
         if let Some(user_agent) = &options.user_agent {
             headers.push(("User-Agent".to_owned(), user_agent.clone()));
         }
         for (name, value) in &secrets.headers {
-            let value =
-                str::from_utf8(value.expose()).map_err(|_| format!("secret_headers.{name}: is not UTF-8"))?;
+            let value = str::from_utf8(value.expose())
+                .map_err(|_| FieldError::new(format!("secret_headers.{name}"), "is not UTF-8"))?;
             headers.push((name.clone(), value.to_owned()));
         }
         let authorization = secrets.authorization.as_ref().map(|value| str::from_utf8(value.expose()));
-        let authorization = authorization.transpose().map_err(|_| "bearer: is not UTF-8".to_owned())?;
+        let authorization =
+            authorization.transpose().map_err(|_| FieldError::new("bearer", "is not UTF-8"))?;
         let codings: Vec<&str> = options.accept_encoding.iter().copied().map(Coding::name).collect();
         let codings = codings.join(", ");
         Template::new(&Parts {
@@ -134,14 +129,15 @@ impl Planner {
             contact: self.contact.as_deref(),
             ..Parts::new(options.method.as_str(), &endpoint.url)
         })
+        .map_err(|reason| FieldError::new("request", reason))
     }
 
-    fn profile(&mut self, endpoint: &Endpoint, secrets: &Secrets) -> Result<Profile, String> {
+    fn profile(&mut self, endpoint: &Endpoint, secrets: &Secrets) -> Result<Profile, FieldError> {
         let options = &*endpoint.options;
         let tls = tls_profile(options, secrets)?;
         if endpoint.may_use_tls() {
             // The shards make their own of it; what is wrong with it must be said now.
-            tls::Config::new(&tls, &self.roots).map_err(|error| format!("tls.{error}"))?;
+            tls::Config::new(&tls, &self.roots).map_err(|error| FieldError::new("tls", error.to_string()))?;
         }
         let mut secret_fields: Vec<String> =
             options.secret_headers.iter().map(|(name, _)| name.clone()).collect();
@@ -165,7 +161,7 @@ impl Planner {
             redirects: options.redirects,
             redirect_downgrade: options.redirect_downgrade,
             retries: options.retries,
-            expect: self.expect(options)?,
+            expect: expect(&mut self.compiler, options)?,
             tls,
             dns: match options.dns {
                 Dns::Cached => dns::Mode::Cached,
@@ -188,53 +184,70 @@ impl Planner {
             polite: self.polite,
         })
     }
+}
 
-    fn expect(&mut self, options: &Options) -> Result<Expect, String> {
-        let body = options.has_patterns().then(|| {
-            self.compiler.compile(&Patterns {
-                body_match: options.body_match.clone(),
-                body_forbid: options.body_forbid.clone(),
-            })
-        });
-        let mut fields = Vec::new();
-        for (name, rule) in &options.expect_headers {
-            let rule = match rule {
-                FieldRule::Present => Rule::Present,
-                FieldRule::Absent => Rule::Absent,
-                FieldRule::Matches(pattern) => Rule::Matches(Box::new(self.judge(name, pattern)?)),
-            };
-            fields.push((name.clone(), rule));
-        }
-        let fields = (!fields.is_empty()).then(|| Wanted::new(fields)).transpose();
-        let seconds = |span: Micros| i64::try_from(span.0 / 1_000_000).unwrap_or(i64::MAX);
-        Ok(Expect {
-            status: options.expect_status.clone(),
-            fields: fields.map_err(|error| format!("expect_headers: {error}"))?.map(Arc::new),
-            minor_version: options.expect_version.map(|version| match version {
-                HttpVersion::Http10 => 0,
-                HttpVersion::Http11 => 1,
-            }),
-            within: options.expect_within,
-            body: body.transpose().map_err(|error| error.to_string())?,
-            body_bytes_max: options.body_limit_bytes,
-            body_stop: options.body_stop,
-            charset: match options.charset {
-                Charset::Raw => matcher::Charset::Raw,
-                Charset::Auto => matcher::Charset::Auto,
-            },
-            decode: !options.accept_encoding.is_empty(),
-            cert_expires_within_s: options.cert_expires_within.map(seconds),
-            down: options.expect == Expected::Down,
-        })
-    }
+/// Whether an endpoint's patterns compile: all that can be checked of them where it is not probed.
+///
+/// # Errors
+/// The first pattern that does not.
+pub fn check_patterns(compiler: &mut Compiler, endpoint: &Endpoint) -> Result<(), FieldError> {
+    body_matcher(compiler, &endpoint.options)?;
+    field_rules(compiler, &endpoint.options).map(drop)
+}
 
-    fn judge(&mut self, name: &str, pattern: &str) -> Result<FieldPattern, String> {
-        let patterns = Patterns { body_match: vec![pattern.to_owned()], body_forbid: Vec::new() };
-        let matcher = self.compiler.compile(&patterns);
-        matcher
-            .map(FieldPattern)
-            .map_err(|error| format!("expect_headers.{name}, byte {}: {}", error.offset, error.message))
+fn expect(compiler: &mut Compiler, options: &Options) -> Result<Expect, FieldError> {
+    let fields = field_rules(compiler, options)?;
+    let fields = (!fields.is_empty()).then(|| Wanted::new(fields)).transpose();
+    let seconds = |span: Micros| i64::try_from(span.0 / 1_000_000).unwrap_or(i64::MAX);
+    Ok(Expect {
+        status: options.expect_status.clone(),
+        fields: fields.map_err(|reason| FieldError::new("expect_headers", reason))?.map(Arc::new),
+        minor_version: options.expect_version.map(|version| match version {
+            HttpVersion::Http10 => 0,
+            HttpVersion::Http11 => 1,
+        }),
+        within: options.expect_within,
+        body: body_matcher(compiler, options)?,
+        body_bytes_max: options.body_limit_bytes,
+        body_stop: options.body_stop,
+        charset: match options.charset {
+            Charset::Raw => matcher::Charset::Raw,
+            Charset::Auto => matcher::Charset::Auto,
+        },
+        decode: !options.accept_encoding.is_empty(),
+        cert_expires_within_s: options.cert_expires_within.map(seconds),
+        down: options.expect == Expected::Down,
+    })
+}
+
+fn body_matcher(compiler: &mut Compiler, options: &Options) -> Result<Option<Arc<Matcher>>, FieldError> {
+    if !options.has_patterns() {
+        return Ok(None);
     }
+    let patterns =
+        Patterns { body_match: options.body_match.clone(), body_forbid: options.body_forbid.clone() };
+    compiler.compile(&patterns).map(Some).map_err(|PatternError { list, index, offset, message }| {
+        FieldError::new(format!("{list}[{index}], byte {offset}"), message)
+    })
+}
+
+fn field_rules(compiler: &mut Compiler, options: &Options) -> Result<Vec<(String, Rule)>, FieldError> {
+    let mut rule = |(name, rule): &(String, FieldRule)| {
+        let rule = match rule {
+            FieldRule::Present => Rule::Present,
+            FieldRule::Absent => Rule::Absent,
+            FieldRule::Matches(pattern) => {
+                let patterns = Patterns { body_match: vec![pattern.clone()], body_forbid: Vec::new() };
+                let matcher =
+                    compiler.compile(&patterns).map_err(|PatternError { offset, message, .. }| {
+                        FieldError::new(format!("expect_headers.{name}, byte {offset}"), message)
+                    })?;
+                Rule::Matches(Box::new(FieldPattern(matcher)))
+            }
+        };
+        Ok((name.clone(), rule))
+    };
+    options.expect_headers.iter().map(&mut rule).collect()
 }
 
 /// A header field's value is matched as a body is.
@@ -252,9 +265,10 @@ impl Judge for FieldPattern {
     }
 }
 
-fn tls_profile(options: &Options, secrets: &Secrets) -> Result<tls::Profile, String> {
-    let read =
-        |field: &str, path: &str| read_file(path).map_err(|error| format!("tls.{field}: {path}: {error}"));
+fn tls_profile(options: &Options, secrets: &Secrets) -> Result<tls::Profile, FieldError> {
+    let read = |field: &str, path: &str| {
+        read_file(path).map_err(|error| FieldError::new("tls", format!("{field}: {path}: {error}")))
+    };
     let version = |version: Option<TlsVersion>, default| match version {
         None => default,
         Some(TlsVersion::Tls12) => tls::Version::Tls12,

@@ -4,11 +4,11 @@
 //! a million of them are never in memory together; and pages, unlike one long vector, are given back as they are
 //! consumed.
 
-use std::vec;
+use std::{fmt, vec};
 
-use super::plans::{PlanError, Planner};
+use super::plans::Planner;
 use crate::clock::Micros;
-use crate::endpoint::{StoredEndpoint, shard_of};
+use crate::endpoint::{FieldError, StoredEndpoint, shard_of};
 use crate::probe::Plan;
 use crate::sample::EndpointId;
 
@@ -29,6 +29,23 @@ pub struct Roster {
     pages: Vec<Vec<Watch>>,
 }
 
+/// Which endpoint cannot be probed as it says, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanError {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// What is wrong with it.
+    pub error: FieldError,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "endpoint {:?}: {}", self.endpoint, self.error)
+    }
+}
+
+impl std::error::Error for PlanError {}
+
 /// Who gets an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deal {
@@ -47,7 +64,9 @@ impl Roster {
         // Not collected: that would keep the vector of the endpoints for the plans, which need a third of it.
         let mut page = Vec::with_capacity(endpoints.len());
         for StoredEndpoint { id, endpoint } in endpoints {
-            page.push(Watch { id, interval: endpoint.interval, plan: planner.plan(&endpoint)? });
+            let plan = planner.plan(&endpoint);
+            let plan = plan.map_err(|error| PlanError { endpoint: endpoint.name, error })?;
+            page.push(Watch { id, interval: endpoint.interval, plan });
         }
         self.pages.push(page);
         Ok(())

@@ -16,6 +16,7 @@
 //!
 //! Invariant: the draft of an endpoint (`record.rs`, `file.rs`) is valid, and validates to the same endpoint.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -187,10 +188,24 @@ pub struct TlsDraft {
 /// What is wrong with which field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field, named as in the endpoint file.
-    pub field: &'static str,
+    /// The field, named as in the endpoint file, and where in it, if that is known: `body_match[0], byte 5`.
+    pub field: Cow<'static, str>,
     /// A lower-case fragment.
     pub message: String,
+}
+
+impl FieldError {
+    /// `message` is a lower-case fragment.
+    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+
+    /// The key that the field has in an endpoint file.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        let is_part = |character: char| !(character.is_ascii_alphanumeric() || character == '_');
+        self.field.split(is_part).next().unwrap_or_default()
+    }
 }
 
 impl fmt::Display for FieldError {
@@ -410,7 +425,7 @@ impl Draft {
 
 impl TlsDraft {
     fn validate(&self) -> Result<Tls, FieldError> {
-        let tls = |message: String| FieldError { field: "tls", message };
+        let tls = in_field("tls");
         let path = |name: &str, path: &Option<String>| match path {
             Some(path) => check_text(path, 1, PATH_BYTES_MAX)
                 .map(|()| Some(path.clone()))
@@ -454,11 +469,11 @@ pub fn timeout_default(interval: Micros) -> Micros {
 }
 
 fn error(field: &'static str, message: impl Into<String>) -> FieldError {
-    FieldError { field, message: message.into() }
+    FieldError::new(field, message)
 }
 
 fn in_field(field: &'static str) -> impl Fn(String) -> FieldError {
-    move |message| FieldError { field, message }
+    move |message| FieldError::new(field, message)
 }
 
 /// The value of a field, if it is given.
@@ -531,7 +546,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "http" | "https" => {}
         // `localhost:8080` is, by the book, a URL of the scheme `localhost`.
-        _ if !text.contains("://") => {
+        _ if !text.split_once(':').is_some_and(|(_, rest)| rest.starts_with('/')) => {
             return Err("has no scheme; write it with http:// or https:// in front".to_owned());
         }
         scheme => return Err(format!("scheme {scheme:?} cannot be probed, only http and https")),

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! In scope: which keys exist, of which type, on which line; uniqueness of names. What each means, and what a value
-//! may be, is docs/endpoints.md's and [`Draft::validate`]'s business. Out of scope: opening files; for `body_file`
-//! the caller of [`parse_in`] does it.
+//! may be, is docs/endpoints.md's and [`Draft::validate`]'s business. Out of scope: opening files, and what only a node
+//! can tell of an endpoint (its secrets, its patterns): the caller of [`parse_checked`] does both.
 //!
 //! Endpoints with equal options share them, within one file.
 //!
@@ -83,7 +83,20 @@ pub type ReadBody<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
 
 /// The same for a file that may name others: `read_body` is given the path as it was written.
 pub fn parse_in(text: &str, file: &str, read_body: &mut ReadBody<'_>) -> Result<Vec<Endpoint>, FileError> {
-    parse_by(text, file, PART_BYTES, read_body)
+    parse_checked(text, file, read_body, &mut |_endpoint| Ok(()))
+}
+
+/// Says what else is wrong with an endpoint that is valid. It may be asked about the same one twice.
+pub type Check<'a> = dyn FnMut(&Endpoint) -> Result<(), FieldError> + 'a;
+
+/// The same for a file whose endpoints must pass `check`, too: what is wrong with one gets its line.
+pub fn parse_checked(
+    text: &str,
+    file: &str,
+    read_body: &mut ReadBody<'_>,
+    check: &mut Check<'_>,
+) -> Result<Vec<Endpoint>, FileError> {
+    parse_by(text, file, PART_BYTES, read_body, check)
 }
 
 /// Fields alone, as they stand in a file below `[[endpoint]]`: lines of `key = value`. `source` names them in messages.
@@ -146,13 +159,14 @@ fn parse_by(
     file: &str,
     part_bytes: usize,
     read_body: &mut ReadBody<'_>,
+    check: &mut Check<'_>,
 ) -> Result<Vec<Endpoint>, FileError> {
     let cuts = cuts(text, part_bytes);
-    if let Some(result) = parse_parts(text, file, &cuts, read_body) {
+    if let Some(result) = parse_parts(text, file, &cuts, read_body, check) {
         return result;
     }
     // Only a whole document tells what is wrong with its syntax.
-    parse_parts(text, file, &[], read_body).expect("a document in one part is never given up")
+    parse_parts(text, file, &[], read_body, check).expect("a document in one part is never given up")
 }
 
 /// Where a document may be cut: before lines that begin with `[[endpoint]]`.
@@ -183,11 +197,14 @@ fn parse_parts(
     file: &str,
     cuts: &[usize],
     read_body: &mut ReadBody<'_>,
+    check: &mut Check<'_>,
 ) -> Option<Result<Vec<Endpoint>, FileError>> {
     let mut reader = Reader {
         problems: Problems::new(text, file),
         read_body,
+        check,
         defaults: Section::default(),
+        defaults_blamed: Vec::new(),
         interner: Interner::default(),
         endpoints: Vec::new(),
         name_offsets: Vec::new(),
@@ -220,10 +237,13 @@ fn parse_parts(
 }
 
 /// What has been read so far.
-struct Reader<'text, 'body> {
+struct Reader<'text, 'caller> {
     problems: Problems<'text>,
-    read_body: &'body mut ReadBody<'body>,
+    read_body: &'caller mut ReadBody<'caller>,
+    check: &'caller mut Check<'caller>,
     defaults: Section,
+    /// Where those of the defaults stand that `check` has found wrong.
+    defaults_blamed: Vec<usize>,
     interner: Interner,
     endpoints: Vec<Endpoint>,
     /// Where the name of each stands.
@@ -285,15 +305,38 @@ impl Reader<'_, '_> {
             match draft.validate(&self.defaults.draft) {
                 Ok(mut endpoint) => {
                     self.interner.intern(&mut endpoint);
+                    if let Err(error) = (self.check)(&endpoint) {
+                        self.add_checked(error, &place, &offsets, at);
+                    }
                     self.name_offsets.push(self.problems.base + offset_of(&offsets, "name").unwrap_or(at));
                     self.endpoints.push(endpoint);
                 }
                 Err(FieldError { field, message }) => {
-                    let at = offset_of(&offsets, field).unwrap_or(at);
-                    self.problems.add(Some(at), Some(&place), Some(field), message);
+                    let at = offset_of(&offsets, &field).unwrap_or(at);
+                    self.problems.add(Some(at), Some(&place), Some(&field), message);
                 }
             }
         }
+    }
+
+    /// Adds what `check` has found, where the field stands: if that is in the defaults, then once.
+    fn add_checked(
+        &mut self,
+        error: FieldError,
+        place: &str,
+        offsets: &[(&'static str, usize)],
+        endpoint_at: usize,
+    ) {
+        let key = error.key();
+        let own = offset_of(offsets, key);
+        if let (None, Some(at)) = (own, offset_of(&self.defaults.offsets, key)) {
+            if !self.defaults_blamed.contains(&at) {
+                self.defaults_blamed.push(at);
+                self.problems.add_whole(Some(at), Some("[defaults]"), Some(&error.field), error.message);
+            }
+            return;
+        }
+        self.problems.add(Some(own.unwrap_or(endpoint_at)), Some(place), Some(&error.field), error.message);
     }
 
     fn finish(mut self) -> Result<Vec<Endpoint>, FileError> {
@@ -707,7 +750,7 @@ fn check_defaults(defaults: &mut Section, problems: &mut Problems<'_>) {
     if let Err(FieldError { field, message }) = of_url(&defaults.draft).validate(&defaults.draft)
         && !defaults.broken
     {
-        problems.add(offset_of(&defaults.offsets, field), place, Some(field), message);
+        problems.add(offset_of(&defaults.offsets, &field), place, Some(&field), message);
         defaults.broken = true;
     }
     // What was refused must not be reported again by each endpoint, nor what it would have given them.
@@ -753,8 +796,12 @@ impl<'text> Problems<'text> {
     }
 
     fn add(&mut self, at: Option<usize>, place: Option<&str>, field: Option<&str>, message: String) {
+        self.add_whole(at.map(|at| self.base + at), place, field, message);
+    }
+
+    /// The same with an offset in the whole file.
+    fn add_whole(&mut self, at: Option<usize>, place: Option<&str>, field: Option<&str>, message: String) {
         self.count += 1;
-        let at = at.map(|at| self.base + at);
         let position = at.unwrap_or(0);
         if self.first.as_ref().is_some_and(|(earliest, _)| *earliest <= position) {
             return;
@@ -1085,7 +1132,8 @@ mod tests {
         ];
         for text in cases.chain(odd) {
             let parse = |part_bytes| {
-                parse_by(&text, "t.toml", part_bytes, &mut |_path| Err("cannot be read".to_owned()))
+                let mut read_body = |_path: &str| Err("cannot be read".to_owned());
+                parse_by(&text, "t.toml", part_bytes, &mut read_body, &mut |_| Ok(()))
             };
             let whole = parse(usize::MAX);
             for part_bytes in [0, 1, 40, 100] {

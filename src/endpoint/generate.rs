@@ -112,8 +112,8 @@ impl Recipe {
         for interval in [intervals.0, intervals.1] {
             let mut draft = generator.draft(self.count.saturating_sub(1));
             draft.interval = Some(duration::write(interval));
-            draft.validate(&generator.common).map_err(|error| match error.field {
-                "name" => FieldError { field: "prefix", ..error },
+            draft.validate(&generator.common).map_err(|error| match error.key() {
+                "name" => FieldError::new("prefix", error.message),
                 _ => error,
             })?;
         }
@@ -185,7 +185,7 @@ impl FusedIterator for Generator {}
 const SECOND_US: u64 = 1_000_000;
 
 fn in_field(field: &'static str) -> impl Fn(String) -> FieldError {
-    move |message| FieldError { field, message }
+    move |message| FieldError::new(field, message)
 }
 
 /// Finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the input changes half of the output.

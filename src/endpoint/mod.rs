@@ -39,7 +39,7 @@ mod tests;
 pub use choice::{Charset, Close, Coding, Connection, Dns, Expand, Expect, Family, HttpVersion, TlsVersion};
 pub use draft::{Draft, FieldError};
 pub use partition::{phase32, shard_of};
-pub use secret::{Secret, SecretError, SecretRef, Secrets};
+pub use secret::{Secret, SecretRef, Secrets};
 
 /// In a URL's path and query, in a header field and in the body: each probe has a UUID of its own here, so that no
 /// cache can answer for the origin and the request is found again in the origin's log.

@@ -198,7 +198,7 @@ pub fn object(endpoint: &Endpoint) -> Value {
 /// The first column that is of another type than it has to be.
 pub fn draft(record: Value) -> Result<Draft, FieldError> {
     let Value::Object(object) = record else {
-        return Err(FieldError { field: "endpoint", message: "is not an object".to_owned() });
+        return Err(FieldError::new("endpoint", "is not an object"));
     };
     let mut record = Record { object };
     let Some(basic_auth) = record.of("basic_auth", object_of)? else {
@@ -206,10 +206,9 @@ pub fn draft(record: Value) -> Result<Draft, FieldError> {
     };
     let mut basic_auth = Record { object: basic_auth };
     let mut text_of_basic_auth = |key| {
-        let missing = || FieldError { field: "basic_auth", message: format!("{key} is missing") };
+        let missing = || FieldError::new("basic_auth", format!("{key} is missing"));
         let found = basic_auth.object.remove(key).ok_or_else(missing)?;
-        text_of(found)
-            .map_err(|message| FieldError { field: "basic_auth", message: format!("{key} {message}") })
+        text_of(found).map_err(|message| FieldError::new("basic_auth", format!("{key} {message}")))
     };
     let basic_auth = (text_of_basic_auth("username")?, text_of_basic_auth("password")?);
     Ok(Draft { basic_auth: Some(basic_auth), ..rest(&mut record)? })
@@ -302,7 +301,7 @@ impl Record {
     ) -> Result<Option<T>, FieldError> {
         match self.object.remove(field) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => parse(value).map(Some).map_err(|message| FieldError { field, message }),
+            Some(value) => parse(value).map(Some).map_err(|message| FieldError::new(field, message)),
         }
     }
 }

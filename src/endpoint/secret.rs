@@ -18,7 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::{Credentials, Endpoint};
+use super::{Credentials, Endpoint, FieldError};
 
 /// Longest secret: chains of private keys are a few KiB.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
@@ -50,37 +50,6 @@ pub enum Place<'a> {
     Variable(&'a str),
     /// What a file holds, up to one byte more than [`SECRET_BYTES_MAX`].
     File(&'a Path),
-}
-
-/// A reference that could not be resolved. It names the endpoint, the field and the reference, and never a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretError {
-    /// The endpoint's name.
-    pub endpoint: String,
-    /// The field, as in the endpoint file: `basic_auth.password`, `secret_headers.X-Key`.
-    pub field: String,
-    /// The reference.
-    pub reference: SecretRef,
-    /// A lower-case fragment.
-    pub message: String,
-}
-
-impl fmt::Display for SecretError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, field, reference, message } = self;
-        write!(f, "endpoint {endpoint:?}: {field}: {reference} {message}")
-    }
-}
-
-impl std::error::Error for SecretError {}
-
-impl SecretError {
-    /// The same without the endpoint's name.
-    #[must_use]
-    pub fn reason(&self) -> String {
-        let Self { field, reference, message, .. } = self;
-        format!("{field}: {reference} {message}")
-    }
 }
 
 impl FromStr for SecretRef {
@@ -234,23 +203,20 @@ impl Secrets {
     /// Resolves every reference of an endpoint.
     ///
     /// # Errors
-    /// The first reference that is not there or whose value cannot be sent.
+    /// The first reference that is not there or whose value cannot be sent: the field (`basic_auth.password`,
+    /// `secret_headers.X-Key`) and the reference, never a value.
     pub fn of(
         endpoint: &Endpoint,
         read: &impl Fn(Place<'_>) -> io::Result<Vec<u8>>,
-    ) -> Result<Self, SecretError> {
+    ) -> Result<Self, FieldError> {
         let options = &endpoint.options;
         let resolve = |field: &str, reference: &SecretRef, in_head: bool| {
             let checked = |secret: Secret| match in_head && !is_field_content(secret.expose()) {
                 true => Err("contains a line break or other control character".to_owned()),
                 false => Ok(secret),
             };
-            reference.resolve(read).and_then(checked).map_err(|message| SecretError {
-                endpoint: endpoint.name.clone(),
-                field: field.to_owned(),
-                reference: reference.clone(),
-                message,
-            })
+            let secret = reference.resolve(read).and_then(checked);
+            secret.map_err(|message| FieldError::new(field.to_owned(), format!("{reference} {message}")))
         };
         let authorization = match &options.credentials {
             None => None,
@@ -405,20 +371,20 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_endpoint_field_and_reference() {
+    fn an_error_names_field_and_reference() {
         for (fields, expected) in [
-            ("bearer = 'env:NONE'", "endpoint \"shop\": bearer: env:NONE is not set"),
+            ("bearer = 'env:NONE'", "bearer: env:NONE is not set"),
             (
                 "basic_auth = { username = 'u', password = 'env:EMPTY' }",
-                "endpoint \"shop\": basic_auth.password: env:EMPTY is empty",
+                "basic_auth.password: env:EMPTY is empty",
             ),
             (
                 "secret_headers = { X-Key = 'env:BREAK' }",
-                "endpoint \"shop\": secret_headers.X-Key: env:BREAK contains a line break or other control character",
+                "secret_headers.X-Key: env:BREAK contains a line break or other control character",
             ),
             (
                 "tls = { client_cert = '/c', client_key = '/none' }",
-                "endpoint \"shop\": tls.client_key: file:/none cannot be read: Permission denied (os error 13)",
+                "tls.client_key: file:/none cannot be read: Permission denied (os error 13)",
             ),
         ] {
             let error = Secrets::of(&endpoint(fields), &machine).unwrap_err();

@@ -31,7 +31,8 @@ use super::{Patterns, Tier, derive, determinize};
 pub struct Compiler {
     budgets: Budgets,
     matchers: HashMap<Patterns, Arc<Matcher>>,
-    patterns: HashMap<String, Arc<[Conjunct]>>,
+    /// Those that were refused too: whoever has a bad one may have it in many endpoints.
+    patterns: HashMap<String, Result<Arc<[Conjunct]>, Fault>>,
     /// By a hash of the automaton; those of one hash are compared.
     tables: HashMap<u64, Vec<Arc<Table>>>,
     hasher: RandomState,
@@ -110,21 +111,23 @@ impl Compiler {
             kept_bytes += tables.iter().map(|table| table.bytes()).sum::<usize>();
         }
         self.tables.retain(|_, tables| !tables.is_empty());
-        let lazies = self.patterns.values().flat_map(|conjuncts| conjuncts.iter());
+        let lazies = self.patterns.values().flatten().flat_map(|conjuncts| conjuncts.iter());
         kept_bytes += lazies.map(|conjunct| conjunct.engine.lazy_bytes()).sum::<usize>();
         self.bytes_total = kept_bytes;
     }
 
     fn pattern(&mut self, text: &str) -> Result<Arc<[Conjunct]>, Fault> {
         if let Some(known) = self.patterns.get(text) {
-            return Ok(Arc::clone(known));
+            return known.clone();
         }
+        let conjuncts = self.conjuncts(text);
+        self.patterns.insert(text.to_owned(), conjuncts.clone());
+        conjuncts
+    }
+
+    fn conjuncts(&mut self, text: &str) -> Result<Arc<[Conjunct]>, Fault> {
         let parsed = parser::parse(text, self.budgets.pattern_bytes_max)?;
-        let parts = split(&parsed.node);
-        let conjuncts = parts.iter().map(|part| self.part(part, &parsed));
-        let conjuncts: Arc<[Conjunct]> = conjuncts.collect::<Result<Vec<_>, Fault>>()?.into();
-        self.patterns.insert(text.to_owned(), Arc::clone(&conjuncts));
-        Ok(conjuncts)
+        split(&parsed.node).iter().map(|part| self.part(part, &parsed)).collect()
     }
 
     fn part(&mut self, part: &Part, parsed: &Parsed) -> Result<Conjunct, Fault> {
