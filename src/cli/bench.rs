@@ -20,6 +20,7 @@ use crate::control::node::Workload;
 use crate::control::roster::Roster;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
 use crate::sample::{EndpointId, Failure};
+use crate::shard::origins::Caps;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `bench`.
@@ -98,6 +99,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
             Some(probes_per_s) => Workload::Rate { probes_per_s },
         },
         cores: Some(arguments.cores),
+        // Not asked: a benchmark is not polite.
+        origin: Caps::default(),
         writer: WriterOptions { store: arguments.store.clone(), ..WriterOptions::default() },
         duration: Some(duration),
         surroundings,

@@ -17,6 +17,7 @@ use crate::control::node::{Node, NodeOptions, Progress, Workload};
 use crate::control::roster::Roster;
 use crate::control::summary::Summary;
 use crate::control::surroundings::Surroundings;
+use crate::shard::origins::Caps;
 use crate::shard::placement::Placement;
 use crate::writer::{Snapshot, StoreState, WriterOptions};
 
@@ -27,6 +28,7 @@ pub(super) struct Session {
     pub(super) workload: Workload,
     /// Shards; `None` leaves one CPU for the writer.
     pub(super) cores: Option<usize>,
+    pub(super) origin: Caps,
     pub(super) writer: WriterOptions,
     pub(super) duration: Option<Micros>,
     pub(super) surroundings: Surroundings,
@@ -40,6 +42,7 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
         placement: placement(session.cores)?,
         workload: session.workload,
         descriptors_max,
+        origin: session.origin,
         surroundings: session.surroundings,
         writer: session.writer,
     };

@@ -19,6 +19,7 @@ use crate::probe::Plan;
 use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
+use crate::shard::origins::Caps;
 use crate::shard::placement::Placement;
 use crate::shard::{Assignment, Gauges, Shard};
 use crate::writer::{Snapshot, WriterHandle, WriterOptions};
@@ -48,6 +49,8 @@ pub struct NodeOptions {
     pub workload: Workload,
     /// Sockets that this process may have open.
     pub descriptors_max: u64,
+    /// What one origin address is spared.
+    pub origin: Caps,
     /// What every shard has beside its endpoints.
     pub surroundings: Surroundings,
     /// Where samples go.
@@ -102,10 +105,10 @@ impl Node {
     /// # Errors
     /// If a thread, an executor or a ring cannot be made.
     pub fn start(roster: Roster, options: NodeOptions) -> io::Result<Self> {
-        let NodeOptions { placement, workload, descriptors_max, surroundings, mut writer } = options;
+        let NodeOptions { placement, workload, descriptors_max, origin, surroundings, mut writer } = options;
         let placement_count = placement.shards.len();
         let anchor = Reading::now();
-        let limits = limits(placement.shards.len(), descriptors_max);
+        let limits = limits(placement.shards.len(), descriptors_max, origin);
         let parts = parts(roster, placement.shards.len(), workload);
         let (producers, consumers): (Vec<_>, Vec<_>) = parts.iter().map(|_| sample_ring()).unzip();
         writer.cpu = placement.writer;
@@ -224,7 +227,7 @@ pub fn collect_once(
     let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1) * config::SAMPLES_PER_PROBE_MAX);
     let part = Part { roster, workload: Workload::Once, offset: Micros(0) };
     let load = move || part.load(anchor);
-    let limits = limits(1, descriptors_max);
+    let limits = limits(1, descriptors_max, Caps::default());
     let surroundings = surroundings.for_shard(anchor, 0);
     Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports: None, samples })?.join()?;
     Ok(std::iter::from_fn(|| collected.pop().ok()).collect())
@@ -287,21 +290,14 @@ fn sample_ring() -> (rtrb::Producer<Sample>, rtrb::Consumer<Sample>) {
     (producer, consumer)
 }
 
-/// Each shard's share of the sockets this process may have.
-fn limits(shards: usize, descriptors_max: u64) -> Limits {
+/// Each shard's share of the sockets this process may have, and of what it may do to one origin address.
+fn limits(shards: usize, descriptors_max: u64, origin: Caps) -> Limits {
     let share = descriptors_max.saturating_sub(config::DESCRIPTORS_RESERVED) / shards.max(1) as u64;
     Limits {
         inflight_max: config::INFLIGHT_MAX,
         connections_max: u32::try_from(share).unwrap_or(u32::MAX).min(1 << 24),
-        origin_inflight_max: share_of(config::ORIGIN_INFLIGHT_MAX, shards),
-        origin_probes_per_s_max: share_of(config::ORIGIN_PROBES_PER_S_MAX, shards),
+        origin: origin.share(shards),
     }
-}
-
-/// A shard's share of what the node may do; at least one.
-fn share_of(whole: u32, shards: usize) -> u32 {
-    let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
-    (whole / shards).max(1)
 }
 
 /// The local ports of shard number `shard`: its part of those that the kernel hands out. One shard has them all.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use url::Host;
 
 use super::deadlines::{ClassId, Deadlines};
-use super::origins::Origins;
+use super::origins::{Caps, Origins};
 use super::random::Random;
 use super::slab::{Key, Slab};
 use crate::clock::{Micros, Mono, Reading, Wall};
@@ -153,10 +153,8 @@ pub struct Limits {
     pub inflight_max: u32,
     /// Connections, idle and lingering ones included.
     pub connections_max: u32,
-    /// Probes in flight to one origin address.
-    pub origin_inflight_max: u32,
-    /// Probes started per second to one origin address.
-    pub origin_probes_per_s_max: u32,
+    /// What one origin address is spared.
+    pub origin: Caps,
 }
 
 /// What a shard has beside its endpoints.
@@ -322,7 +320,7 @@ impl Engine {
             loose_ends: Vec::new(),
             dns_stirred: true,
             asks_left: false,
-            origins: Origins::new(limits.origin_inflight_max, limits.origin_probes_per_s_max),
+            origins: Origins::new(limits.origin),
             policy,
             random,
             counters: Counters::default(),
