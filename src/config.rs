@@ -66,11 +66,11 @@ pub const BODY_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// Probes in flight per shard; more is a miss (`inflight_limit`). 16 Ki sockets are 60 MiB of kernel memory.
 pub const INFLIGHT_MAX: u32 = 16 * 1024;
-/// Probes in flight to one origin address, of the whole node: more than any origin that is merely watched should see
-/// of one client. Loopback is not counted.
-pub const ORIGIN_INFLIGHT_MAX: u32 = 256;
-/// Probes started per second to one origin address, of the whole node.
-pub const ORIGIN_PROBES_PER_S_MAX: u32 = 1_000;
+/// Probes in flight to one origin address, of the whole node, where nobody says otherwise: more than any origin that is
+/// merely watched should see of one client. Loopback is not counted.
+pub const ORIGIN_INFLIGHT_DEFAULT: u32 = 256;
+/// Probes started per second to one origin address, of the whole node, where nobody says otherwise.
+pub const ORIGIN_PROBES_PER_S_DEFAULT: u32 = 1_000;
 /// The agent's own delay in one probe, or its lag, that taints it, µs,
 pub const AGENT_BUDGET_US: i32 = 1_000;
 /// or this share of the probe's total, one in so many, if that is more.

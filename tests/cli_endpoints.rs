@@ -18,6 +18,8 @@ fn ringprobe(directory: &Path, arguments: &[&str]) -> Output {
         .env_remove("RINGPROBE_STORE")
         .env_remove("RINGPROBE_LOG")
         .env_remove("RINGPROBE_RETENTION")
+        .env_remove("RINGPROBE_ORIGIN_INFLIGHT")
+        .env_remove("RINGPROBE_ORIGIN_RATE")
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -449,4 +451,35 @@ fn a_benchmark_beyond_all_bounds_is_refused() {
         |flag: &str| refused(directory.path(), &["bench", "-d", "100ms", flag, "http://127.0.0.1:1/"]);
     assert_eq!(bench("--rate=1e300").split(':').next(), Some("--rate"));
     assert_eq!(bench("--connections=4294967295"), "--connections: 4294967295 are more than 1048576");
+}
+
+/// An address that is nobody's (RFC 5737), so that it does not matter whether there is a network.
+const NOBODYS: &str = "192.0.2.1";
+
+#[test]
+fn what_one_address_may_not_bear_is_missed() {
+    let directory = TempDir::new().unwrap();
+    let endpoints: String = (0..5)
+        .map(|n| {
+            format!("[[endpoint]]\nname = '{n}'\nurl = 'http://{NOBODYS}:800{n}/'\ninterval = '400ms'\ntimeout = '50ms'\n")
+        })
+        .collect();
+    fs::write(directory.path().join("e.toml"), endpoints).unwrap();
+    let missed = |flags: &[&str]| {
+        let run =
+            ["run", "e.toml", "--store", "sqlite:r.db", "--duration", "800ms", "--cores", "1", "--json"];
+        let summary: serde_json::Value =
+            serde_json::from_str(&done(directory.path(), &[&run[..], flags].concat())).unwrap();
+        let due = summary["due"].as_u64().unwrap();
+        assert!((9..=11).contains(&due), "{summary}");
+        (summary["missed"].as_u64().unwrap(), due, summary["reasons"].to_string())
+    };
+    let (missed_of_one, due, reasons) = missed(&["--origin-rate", "1"]);
+    assert_eq!(missed_of_one, due - 1, "one is started in a second: {reasons}");
+    assert!(reasons.contains("origin_limit"), "{reasons}");
+    for lifted in ["off", "0", "1000"] {
+        assert_eq!(missed(&["--origin-rate", lifted]).0, 0, "{lifted}");
+    }
+    let refusal = refused(directory.path(), &["run", "e.toml", "--origin-inflight", "many"]);
+    assert_eq!(refusal, "--origin-inflight: \"many\" is neither a whole number nor `off`");
 }

@@ -24,6 +24,7 @@ use ringprobe::endpoint::{Connection, Draft, StoredEndpoint};
 use ringprobe::sample::{ABSENT, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
 use ringprobe::schedule::Schedule;
 use ringprobe::shard::engine::{Limits, Pace};
+use ringprobe::shard::origins::Caps;
 use ringprobe::shard::{Assignment, Shard};
 use ringprobe::testing::origin::{MENU, Origin, OriginOptions};
 use ringprobe::tls::Roots;
@@ -434,8 +435,7 @@ fn probe_until(
     let limits = Limits {
         inflight_max: 1_000,
         connections_max: 1_000,
-        origin_inflight_max: 1_000,
-        origin_probes_per_s_max: 1_000,
+        origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
         lag_budget: config::LAG_P99_BUDGET,
     };
     let surroundings = Surroundings::of_machine().for_shard(anchor, 0);

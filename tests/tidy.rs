@@ -36,8 +36,8 @@ fn root() -> &'static Path {
 
 /// Every text file, but for what is generated, recorded or test data.
 fn files() -> Vec<File> {
-    const SKIPPED: [&str; 6] =
-        ["target", ".git", "perf/runs", "perf/floor/target", "tests/data", "fuzz/regressions"];
+    const SKIPPED: [&str; 7] =
+        ["target", ".git", "perf/runs", "perf/floor/target", "tests/data", "fuzz/corpus", "fuzz/regressions"];
     let mut files = Vec::new();
     let mut directories = vec![root().to_owned()];
     while let Some(directory) = directories.pop() {

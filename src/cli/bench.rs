@@ -26,6 +26,7 @@ use crate::control::surroundings::Surroundings;
 use crate::control::validity::Budgets;
 use crate::endpoint::{Connection, Draft, Endpoint, StoredEndpoint};
 use crate::sample::{EndpointId, Failure};
+use crate::shard::origins::Caps;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Connections of who does not say.
@@ -176,6 +177,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         roster,
         workload,
         cores: Some(arguments.cores),
+        // Not asked: a benchmark is not polite.
+        origin: Caps::default(),
         writer: WriterOptions { store: arguments.store.clone(), ..WriterOptions::default() },
         duration: Some(duration),
         surroundings,

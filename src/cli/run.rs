@@ -20,6 +20,7 @@ use crate::control::roster::{PlanError, Roster};
 use crate::control::validity::Budgets;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
 use crate::matcher::budget;
+use crate::shard::origins::Caps;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
 /// Arguments of `run`.
@@ -46,6 +47,13 @@ pub(super) struct Arguments {
     /// [default: lag=2ms,agent=10ms,canary=1ms,stolen=5%,backlog=30s]
     #[arg(long, env = "RINGPROBE_BUDGET", value_name = "NAME=VALUE,…")]
     budget: Option<String>,
+    /// Most probes in flight to one address, loopback excepted; slots beyond are missed (`origin_limit`); `off` or 0
+    /// for no such cap [default: 256]
+    #[arg(long, env = "RINGPROBE_ORIGIN_INFLIGHT", value_name = "N")]
+    origin_inflight: Option<String>,
+    /// Most probes started per second to one address, likewise [default: 1000]
+    #[arg(long, env = "RINGPROBE_ORIGIN_RATE", value_name = "N")]
+    origin_rate: Option<String>,
     /// Do not bring the store's tables up to date.
     #[arg(long)]
     no_migrate: bool,
@@ -61,6 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let retention = arguments.retention.as_deref().map_or(Ok(Some(RETENTION_DEFAULT)), retention)?;
     let budgets = Budgets::default().with(arguments.budget.as_deref().unwrap_or_default());
     let budgets = budgets.map_err(|error| Error::input(format!("--budget: {error}")))?;
+    let origin = origin_caps(arguments)?;
     session::placement(arguments.cores)?;
     let store_url = arguments.store.url()?;
     let surroundings = arguments.network.surroundings()?;
@@ -79,6 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         roster,
         workload: Workload::Scheduled,
         cores: arguments.cores,
+        origin,
         writer: WriterOptions { store: Some(store_url), retention, ..WriterOptions::default() },
         duration,
         surroundings,
@@ -99,6 +109,27 @@ fn retention(text: &str) -> Result<Option<Micros>, Error> {
         return Err(Error::input(format!("--retention: {given} is shorter than {min}")));
     }
     Ok(Some(span))
+}
+
+/// What one origin address is spared.
+fn origin_caps(arguments: &Arguments) -> Result<Caps, Error> {
+    let cap = |flag, text: &Option<String>, default| {
+        text.as_deref().map_or(Ok(default), |text| origin_cap(flag, text))
+    };
+    let default = Caps::default();
+    Ok(Caps {
+        inflight_max: cap("--origin-inflight", &arguments.origin_inflight, default.inflight_max)?,
+        probes_per_s_max: cap("--origin-rate", &arguments.origin_rate, default.probes_per_s_max)?,
+    })
+}
+
+/// One cap; `off` and 0 are none.
+fn origin_cap(flag: &str, text: &str) -> Result<u32, Error> {
+    match (text, text.parse()) {
+        ("off", _) | (_, Ok(0)) => Ok(Caps::NONE),
+        (_, Ok(cap)) => Ok(cap),
+        (_, Err(_)) => Err(Error::input(format!("{flag}: {text:?} is neither a whole number nor `off`"))),
+    }
 }
 
 /// Endpoints on their way from the store to the shards.
@@ -170,6 +201,17 @@ async fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cap_is_a_number_and_without_one_off() {
+        let cap = |text: &str| origin_cap("--origin-rate", text).map_err(|error| format!("{error:?}"));
+        assert_eq!(["1", "1000", "0", "off"].map(cap), [Ok(1), Ok(1000), Ok(Caps::NONE), Ok(Caps::NONE)]);
+        for text in ["", "-1", "1.5", "10/s", "OFF", "4294967296"] {
+            assert!(cap(text).unwrap_err().contains("--origin-rate: "), "{text}");
+        }
+        let help = Caps { inflight_max: 256, probes_per_s_max: 1000 };
+        assert_eq!(Caps::default(), help, "as --help says");
+    }
 
     #[test]
     fn retention_is_a_time_of_an_hour_or_more_or_never() {

@@ -19,6 +19,7 @@ use crate::control::roster::Roster;
 use crate::control::summary::Summary;
 use crate::control::surroundings::Surroundings;
 use crate::control::validity::{Budgets, Evidence};
+use crate::shard::origins::Caps;
 use crate::shard::placement::Placement;
 use crate::writer::{Snapshot, Store, StoreState, WriterOptions};
 
@@ -29,6 +30,7 @@ pub(super) struct Session {
     pub(super) workload: Workload,
     /// Shards; `None` leaves one CPU for the writer.
     pub(super) cores: Option<usize>,
+    pub(super) origin: Caps,
     pub(super) writer: WriterOptions,
     pub(super) duration: Option<Micros>,
     pub(super) surroundings: Surroundings,
@@ -46,6 +48,7 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
         workload: session.workload,
         descriptors_max,
         lag_budget: budgets.lag,
+        origin: session.origin,
         surroundings: session.surroundings,
         writer: session.writer,
     };

@@ -25,6 +25,7 @@ use crate::probe::Plan;
 use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
+use crate::shard::origins::Caps;
 use crate::shard::placement::Placement;
 use crate::shard::{Assignment, Gauges, Shard};
 use crate::writer::{Judgement, Snapshot, WriterHandle, WriterOptions};
@@ -54,6 +55,8 @@ pub struct NodeOptions {
     pub workload: Workload,
     /// Sockets that this process may have open.
     pub descriptors_max: u64,
+    /// What one origin address is spared.
+    pub origin: Caps,
     /// What starts later than this is late: slots are given up when most are.
     pub lag_budget: Micros,
     /// What every shard has beside its endpoints.
@@ -120,11 +123,18 @@ impl Node {
     /// # Errors
     /// If a thread, an executor or a ring cannot be made.
     pub fn start(roster: Roster, options: NodeOptions) -> io::Result<Self> {
-        let NodeOptions { placement, workload, descriptors_max, lag_budget, surroundings, mut writer } =
-            options;
+        let NodeOptions {
+            placement,
+            workload,
+            descriptors_max,
+            lag_budget,
+            origin,
+            surroundings,
+            mut writer,
+        } = options;
         let placement_count = placement.shards.len();
         let anchor = Reading::now();
-        let limits = Limits { lag_budget, ..limits(placement.shards.len(), descriptors_max) };
+        let limits = Limits { lag_budget, ..limits(placement.shards.len(), descriptors_max, origin) };
         let mut parts = parts(roster, placement.shards.len(), workload);
         let canary = (workload == Workload::Scheduled).then(|| canary(&mut parts, &surroundings)).flatten();
         let (producers, consumers): (Vec<_>, Vec<_>) = parts.iter().map(|_| sample_ring()).unzip();
@@ -287,7 +297,7 @@ pub fn collect_once(
     let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1) * config::SAMPLES_PER_PROBE_MAX);
     let part = Part { roster, workload: Workload::Once, offset: Micros(0) };
     let load = move || part.load(anchor);
-    let limits = limits(1, descriptors_max);
+    let limits = limits(1, descriptors_max, Caps::default());
     let surroundings = surroundings.for_shard(anchor, 0);
     let (ports, canary, stamps) = (None, None, true);
     Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, stamps, samples })?
@@ -371,22 +381,15 @@ fn sample_ring() -> (rtrb::Producer<Sample>, rtrb::Consumer<Sample>) {
     (producer, consumer)
 }
 
-/// Each shard's share of the sockets this process may have.
-fn limits(shards: usize, descriptors_max: u64) -> Limits {
+/// Each shard's share of the sockets this process may have, and of what it may do to one origin address.
+fn limits(shards: usize, descriptors_max: u64, origin: Caps) -> Limits {
     let share = descriptors_max.saturating_sub(config::DESCRIPTORS_RESERVED) / shards.max(1) as u64;
     Limits {
         inflight_max: config::INFLIGHT_MAX,
         connections_max: u32::try_from(share).unwrap_or(u32::MAX).min(1 << 24),
-        origin_inflight_max: share_of(config::ORIGIN_INFLIGHT_MAX, shards),
-        origin_probes_per_s_max: share_of(config::ORIGIN_PROBES_PER_S_MAX, shards),
+        origin: origin.share(shards),
         lag_budget: config::LAG_P99_BUDGET,
     }
-}
-
-/// A shard's share of what the node may do; at least one.
-fn share_of(whole: u32, shards: usize) -> u32 {
-    let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
-    (whole / shards).max(1)
 }
 
 /// The local ports of shard number `shard`: its part of those that the kernel hands out. One shard has them all.

@@ -19,6 +19,7 @@ use crate::config;
 use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
+use crate::shard::origins::Caps;
 use crate::shard::{Assignment, Shard};
 use crate::writer::block_on;
 
@@ -99,8 +100,7 @@ pub fn run(roster: Roster, options: &SoloOptions<'_>) -> io::Result<Solo> {
     let limits = Limits {
         inflight_max: config::INFLIGHT_MAX,
         connections_max,
-        origin_inflight_max: u32::MAX,
-        origin_probes_per_s_max: u32::MAX,
+        origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
         lag_budget: config::LAG_P99_BUDGET,
     };
     let surroundings = surroundings.for_shard(anchor, 0);

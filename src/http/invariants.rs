@@ -1,5 +1,5 @@
-//! What must hold for any bytes whatever: a function for each fuzz target, which the property tests and the test
-//! over the fuzz corpus call too.
+//! What must hold for any bytes whatever: a function for each fuzz target, which the property tests and
+//! `tests/fuzz.rs` call too.
 //!
 //! It lives in the library, and not in a test, because the fuzz crate links to it; the program does not call
 //! it, so it is not in there.

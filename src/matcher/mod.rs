@@ -25,6 +25,7 @@ mod determinize;
 mod dfa;
 mod error;
 mod formula;
+pub mod invariants;
 mod lazy;
 mod parser;
 mod run;

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use url::Host;
 
 use super::deadlines::{ClassId, Deadlines};
-use super::origins::Origins;
+use super::origins::{Caps, Origins};
 use super::random::Random;
 use super::restraint::Restraint;
 use super::slab::{Key, Slab};
@@ -159,10 +159,8 @@ pub struct Limits {
     pub inflight_max: u32,
     /// Connections, idle and lingering ones included.
     pub connections_max: u32,
-    /// Probes in flight to one origin address.
-    pub origin_inflight_max: u32,
-    /// Probes started per second to one origin address.
-    pub origin_probes_per_s_max: u32,
+    /// What one origin address is spared.
+    pub origin: Caps,
     /// What starts later than this is late.
     pub lag_budget: Micros,
 }
@@ -336,7 +334,7 @@ impl Engine {
             dns_stirred: true,
             asks_left: false,
             doubts: [0; 3],
-            origins: Origins::new(limits.origin_inflight_max, limits.origin_probes_per_s_max),
+            origins: Origins::new(limits.origin),
             restraint: Restraint::new(limits.lag_budget),
             policy,
             random,
