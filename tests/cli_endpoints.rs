@@ -472,7 +472,8 @@ fn what_one_address_may_not_bear_is_missed() {
             serde_json::from_str(&done(directory.path(), &[&run[..], flags].concat())).unwrap();
         let due = summary["due"].as_u64().unwrap();
         assert!((9..=11).contains(&due), "{summary}");
-        (summary["missed"].as_u64().unwrap(), due, summary["reasons"].to_string())
+        // A busy machine may miss one for another reason.
+        (summary["misses"]["origin_limit"].as_u64().unwrap_or(0), due, summary["reasons"].to_string())
     };
     let (missed_of_one, due, reasons) = missed(&["--origin-rate", "1"]);
     assert_eq!(missed_of_one, due - 1, "one is started in a second: {reasons}");
