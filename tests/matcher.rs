@@ -561,9 +561,11 @@ fn what_is_too_large_is_lazy_or_refused() {
     let compile = |pattern: &str| Compiler::new(Budgets::default()).compile(&required(pattern));
     let gap = compile(r#""id":".{1,200}"active":true"#).unwrap();
     assert_eq!(gap.tier(), Some(matcher::Tier::Lazy));
+    // Large as it is written, but to contain it is to contain an `a`.
+    assert_eq!(compile(r"(?:(?:a{1,900}){1,900}){1,900}").unwrap().tier(), Some(matcher::Tier::Table));
     let refused = [
         (r"(?<=a.{40})b(?=.{40}c)", "{40}"),
-        (r"(?:(?:a{1,900}){1,900}){1,900}", "{1,900}"),
+        (r"(?u)(?:\w{1,60}\s){1,60}\b", "{1,60}"),
         (r"(?!(?:a|b).{30}c)(?:a|b).{30}d", "{30}"),
     ];
     for (pattern, repeat) in refused {
