@@ -669,3 +669,22 @@ fn charsets_become_utf_8_in_any_cut() {
     auto(Some(&html("iso-8859-1")), &b"\xe9".repeat(20_000), &"é".repeat(20_000));
     check(Charset::Raw, Some(&html("utf-16le")), b"\xef\xbb\xbfh", "\u{feff}h", &mut random);
 }
+
+/// Four lazy tables may be built for one body, and no more; the compiler says how many patterns are lazy.
+#[test]
+fn the_lazy_tier_is_counted_and_bounded() {
+    let gaps = |count: usize| Patterns {
+        body_match: (0..count).map(|number| format!("error.{{1,200}}code {number}")).collect(),
+        body_forbid: vec!["a table".to_owned()],
+    };
+    let mut compiler = Compiler::new(Budgets::default());
+    let matcher = compiler.compile(&gaps(4)).unwrap();
+    assert_eq!(matcher.bytes_per_body_max(), 4 * matcher::budget::LAZY_BYTES_MAX);
+    let (patterns, shared_bytes) = compiler.lazy();
+    assert_eq!(patterns, 4);
+    assert!(shared_bytes > 0 && shared_bytes < compiler.bytes_total(), "{shared_bytes} bytes");
+    let error = compiler.compile(&gaps(5)).unwrap_err();
+    assert_eq!((error.list, error.index), ("body_match", 4));
+    assert!(error.message.contains("more than 4"), "{error}");
+    assert_eq!(compiler.compile(&required("a table")).unwrap().bytes_per_body_max(), 0);
+}

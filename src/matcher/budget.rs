@@ -41,6 +41,8 @@ pub const TABLE_BYTES_MAX: usize = 1024 * 1024;
 pub const TABLES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of a lazily built table, of which every body has its own.
 pub const LAZY_BYTES_MAX: usize = 128 * 1024;
+/// Most lazily built tables of one endpoint, and so of one body: half a megabyte.
+pub const LAZY_CONJUNCTS_MAX: usize = 4;
 /// How often a lazily built table may be thrown away and begun again for one body before its verdict is given
 /// up. A pattern that thrashes makes a new state for most bytes, 3 to 7 MB/s; this bounds that to some 10 ms.
 pub const LAZY_CLEARS_MAX: usize = 16;

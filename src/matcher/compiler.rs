@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::budget::{Budgets, CONJUNCTS_MAX, PATTERNS_MAX};
+use super::budget::{Budgets, CONJUNCTS_MAX, LAZY_CONJUNCTS_MAX, PATTERNS_MAX};
 use super::dfa::Dfa;
 use super::error::{Fault, PatternError};
 use super::lazy::Lazy;
@@ -85,6 +85,16 @@ impl Compiler {
                 }
                 let first = conjuncts.len();
                 conjuncts.extend(found.iter().cloned());
+                if lazy_count(&conjuncts) > LAZY_CONJUNCTS_MAX {
+                    return Err(refuse(Fault::new(
+                        0,
+                        format!(
+                            "more than {LAZY_CONJUNCTS_MAX} of the endpoint's patterns are of the lazy tier, and take \
+                             {} KiB of each body; write smaller counts, or `*`",
+                            self.budgets.lazy_bytes_max >> 10
+                        ),
+                    )));
+                }
                 let pattern = u16::try_from(index).unwrap_or(u16::MAX);
                 groups.push(Group { forbids, pattern, first, end: conjuncts.len(), text: text.clone() });
             }
@@ -98,6 +108,16 @@ impl Compiler {
     #[must_use]
     pub const fn bytes_total(&self) -> usize {
         self.bytes_total
+    }
+
+    /// How many patterns have a part of the lazy tier, and the bytes that their bodies share.
+    #[must_use]
+    pub fn lazy(&self) -> (usize, usize) {
+        let lazies = self.patterns.values().flatten().filter(|conjuncts| lazy_count(conjuncts) > 0);
+        lazies.fold((0, 0), |(count, bytes), conjuncts| {
+            let shared = conjuncts.iter().map(|conjunct| conjunct.engine.lazy_bytes()).sum::<usize>();
+            (count + 1, bytes + shared)
+        })
     }
 
     /// Lets go of what nobody else holds: after endpoints were loaded again.
@@ -194,6 +214,11 @@ impl Compiler {
         self.bytes_total = total;
         Ok(())
     }
+}
+
+/// How many are built while a body streams.
+pub(super) fn lazy_count(conjuncts: &[Conjunct]) -> usize {
+    conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count()
 }
 
 /// The smallest automaton of a part, to be accepted exactly if the part holds. Either compiler's, for tests that
