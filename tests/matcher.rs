@@ -433,6 +433,15 @@ fn what_the_documentation_shows_is_so() {
         seen += 1;
     }
     assert!(seen > 20, "{seen} examples");
+    let (_, refused) = text.split_once("\nRefused, with").unwrap();
+    let (refused, _) = refused.split_once("\nWith `charset").unwrap();
+    let cells =
+        refused.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.split(" | ").nth(1));
+    let refused: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(refused.len() > 8, "{refused:?}");
+    for pattern in refused {
+        Compiler::new(Budgets::default()).compile(&required(pattern)).expect_err(pattern);
+    }
     for (pattern, bytes) in [(r"\d{4}-\d\d-\d\d", 500..2_000), (r"(?u)\d{4}-\d\d-\d\d", 20_000..34_000)] {
         let matcher = Compiler::new(Budgets::default()).compile(&required(pattern)).unwrap();
         assert!(bytes.contains(&matcher.bytes()), "{pattern} takes {} bytes", matcher.bytes());
