@@ -12,25 +12,43 @@ use divan::{Bencher, black_box};
 use regex_automata::Anchored;
 use regex_automata::dfa::{Automaton, dense};
 use regex_automata::util::start;
+use ringprobe::clock::Mono;
 use ringprobe::matcher::{Budgets, Certainty, Compiler, Matcher, Patterns};
 
 fn main() {
     for (name, pattern) in PATTERNS.iter().chain(&BLOW_UPS) {
-        let what = match Compiler::new(Budgets::default()).compile(&required(pattern)) {
-            Ok(matcher) => {
-                let tier = matcher.tier().map_or("none", |tier| tier.name());
-                format!(
-                    "{tier}, {} tables, {} states, {} bytes",
-                    matcher.explain()[0].conjuncts.len(),
-                    matcher.states(),
-                    matcher.bytes()
-                )
-            }
-            Err(error) => error.to_string(),
-        };
+        let (what, _) = compiled(pattern);
         writeln!(io::stdout(), "{name}: {what}").expect("standard output takes it");
     }
+    // None may take more than 250 ms.
+    let texts =
+        include_str!("../tests/data/patterns/blow_ups.txt").lines().filter(|line| !line.starts_with('#'));
+    let mut blow_ups: Vec<_> = texts.map(|text| (compiled(text), text)).collect();
+    blow_ups.sort_by_key(|((_, took_ms), _)| std::cmp::Reverse(*took_ms));
+    for ((what, took_ms), text) in blow_ups {
+        writeln!(io::stdout(), "{took_ms} ms: {text}: {what}").expect("standard output takes it");
+    }
     divan::main();
+}
+
+/// What a pattern becomes, and in how many milliseconds.
+fn compiled(pattern: &str) -> (String, u64) {
+    let began = Mono::now();
+    let result = Compiler::new(Budgets::default()).compile(&required(pattern));
+    let took_ms = Mono::now().nanos_since(began) / 1_000_000;
+    let what = match result {
+        Ok(matcher) => {
+            let tier = matcher.tier().map_or("none", |tier| tier.name());
+            format!(
+                "{tier}, {} tables, {} states, {} bytes",
+                matcher.explain()[0].conjuncts.len(),
+                matcher.states(),
+                matcher.bytes()
+            )
+        }
+        Err(error) => error.to_string(),
+    };
+    (what, took_ms)
 }
 
 const BODY_BYTES: usize = 1 << 20;

@@ -484,3 +484,40 @@ fn what_one_address_may_not_bear_is_missed() {
     let refusal = refused(directory.path(), &["run", "e.toml", "--origin-inflight", "many"]);
     assert_eq!(refusal, "--origin-inflight: \"many\" is neither a whole number nor `off`");
 }
+
+/// `budget` was status 1, as if the pattern were not there; a body of 11 MiB was refused; 3 bytes had a speed.
+#[test]
+fn a_pattern_is_tried_on_a_body_of_any_length() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("body");
+    let test = |pattern: &str| {
+        let output = ringprobe(directory.path(), &["pattern", "test", pattern, "body", "--json"]);
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), said)
+    };
+    fs::write(&file, "abc").unwrap();
+    let (status, said) = test("b");
+    assert_eq!(
+        (status, &said["verdict"], &said["mb_per_s"]),
+        (Some(0), &"matched".into(), &None::<u8>.into())
+    );
+    assert_eq!(test("d").0, Some(1));
+    assert_eq!(ringprobe(directory.path(), &["pattern", "test", "(?>b)", "body"]).status.code(), Some(2));
+    // What nearly begins everywhere needs a new state for every byte.
+    let mut random = 1_u64;
+    let unlucky = (0..1_000_000).map(|_| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        b"aexz"[(random >> 60) as usize & 3]
+    });
+    fs::write(&file, unlucky.collect::<Vec<_>>()).unwrap();
+    let (status, said) = test("(?:a|e)[^\\n]{40}zq");
+    assert_eq!((status, &said["verdict"]), (Some(3), &"budget".into()));
+    // Sparse, and longer than any default.
+    fs::File::create(&file).unwrap().set_len(11 << 20).unwrap();
+    let (status, said) = test("d");
+    assert_eq!((status, &said["body_bytes"]), (Some(1), &(11 << 20).into()));
+    assert!(said["mb_per_s"].as_f64() > Some(1.0), "{said}");
+    fs::File::create(&file).unwrap().set_len((1 << 30) + 1).unwrap();
+    let line = refused(directory.path(), &["pattern", "test", "^d", "body"]);
+    assert_eq!(line, "body: is longer than 1GiB, the largest body_limit");
+}

@@ -433,6 +433,15 @@ fn what_the_documentation_shows_is_so() {
         seen += 1;
     }
     assert!(seen > 20, "{seen} examples");
+    let (_, refused) = text.split_once("\nRefused, with").unwrap();
+    let (refused, _) = refused.split_once("\nWith `charset").unwrap();
+    let cells =
+        refused.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.split(" | ").nth(1));
+    let refused: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(refused.len() > 8, "{refused:?}");
+    for pattern in refused {
+        Compiler::new(Budgets::default()).compile(&required(pattern)).expect_err(pattern);
+    }
     for (pattern, bytes) in [(r"\d{4}-\d\d-\d\d", 500..2_000), (r"(?u)\d{4}-\d\d-\d\d", 20_000..34_000)] {
         let matcher = Compiler::new(Budgets::default()).compile(&required(pattern)).unwrap();
         assert!(bytes.contains(&matcher.bytes()), "{pattern} takes {} bytes", matcher.bytes());
@@ -561,9 +570,11 @@ fn what_is_too_large_is_lazy_or_refused() {
     let compile = |pattern: &str| Compiler::new(Budgets::default()).compile(&required(pattern));
     let gap = compile(r#""id":".{1,200}"active":true"#).unwrap();
     assert_eq!(gap.tier(), Some(matcher::Tier::Lazy));
+    // Large as it is written, but to contain it is to contain an `a`.
+    assert_eq!(compile(r"(?:(?:a{1,900}){1,900}){1,900}").unwrap().tier(), Some(matcher::Tier::Table));
     let refused = [
         (r"(?<=a.{40})b(?=.{40}c)", "{40}"),
-        (r"(?:(?:a{1,900}){1,900}){1,900}", "{1,900}"),
+        (r"(?u)(?:\w{1,60}\s){1,60}\b", "{1,60}"),
         (r"(?!(?:a|b).{30}c)(?:a|b).{30}d", "{30}"),
     ];
     for (pattern, repeat) in refused {
@@ -666,4 +677,23 @@ fn charsets_become_utf_8_in_any_cut() {
     auto(Some("text/html"), b"", "");
     auto(Some(&html("iso-8859-1")), &b"\xe9".repeat(20_000), &"é".repeat(20_000));
     check(Charset::Raw, Some(&html("utf-16le")), b"\xef\xbb\xbfh", "\u{feff}h", &mut random);
+}
+
+/// Four lazy tables may be built for one body, and no more; the compiler says how many patterns are lazy.
+#[test]
+fn the_lazy_tier_is_counted_and_bounded() {
+    let gaps = |count: usize| Patterns {
+        body_match: (0..count).map(|number| format!("error.{{1,200}}code {number}")).collect(),
+        body_forbid: vec!["a table".to_owned()],
+    };
+    let mut compiler = Compiler::new(Budgets::default());
+    let matcher = compiler.compile(&gaps(4)).unwrap();
+    assert_eq!(matcher.bytes_per_body_max(), 4 * matcher::budget::LAZY_BYTES_MAX);
+    let (patterns, shared_bytes) = compiler.lazy();
+    assert_eq!(patterns, 4);
+    assert!(shared_bytes > 0 && shared_bytes < compiler.bytes_total(), "{shared_bytes} bytes");
+    let error = compiler.compile(&gaps(5)).unwrap_err();
+    assert_eq!((error.list, error.index), ("body_match", 4));
+    assert!(error.message.contains("more than 4"), "{error}");
+    assert_eq!(compiler.compile(&required("a table")).unwrap().bytes_per_body_max(), 0);
 }

@@ -11,11 +11,16 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::clock::Mono;
-use crate::config::BODY_BYTES_MAX;
-use crate::matcher::{Budgets, Certainty, Compiler, Matcher, Patterns, Verdict};
+use crate::endpoint::draft::BODY_LIMIT_BYTES_MAX;
+use crate::endpoint::size;
+use crate::matcher::{Budgets, Compiler, Matcher, Patterns, Verdict};
 
-/// Bytes read from the file, and given to the matcher, at a time: as many as a receive brings.
+/// Bytes read from the file, and given to the matcher, at a time: four receives, and as many as stay in the caches.
 const PIECE_BYTES: usize = 16 * 1024;
+/// Fewer bytes looked at say nothing about speed: the first ones wait for the table to come into the caches.
+const SPEED_BYTES_MIN: u64 = 64 * 1024;
+/// Exit status of a body of which it is not known whether the pattern is in it.
+const EXIT_NO_VERDICT: u8 = 3;
 
 /// Arguments of `pattern`.
 #[derive(Debug, Args)]
@@ -27,6 +32,9 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Say how a pattern is looked for, and try it on a body.
+    ///
+    /// Exit status: 0 the pattern is found, or there is no body; 1 it is not; 3 its budget for this body ran out, so
+    /// that it is not known; 2 the pattern is refused, or the body cannot be read.
     Test(TestArguments),
 }
 
@@ -46,11 +54,12 @@ struct TestArguments {
 struct Tried {
     verdict: Verdict,
     body_bytes: u64,
+    /// So many were looked at.
     certain_after_bytes: u64,
     mb_per_s: Option<f64>,
 }
 
-/// Runs the command. Exit status 0 if the pattern is found or there is no body, 1 if it is not.
+/// Runs the command. Exit status 0 if the pattern is found or there is no body, 1 if it is not, 3 if it is not known.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let Command::Test(arguments) = &arguments.command;
     let patterns = Patterns { body_match: vec![arguments.pattern.clone()], body_forbid: Vec::new() };
@@ -66,8 +75,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
         as_text(&matcher, compile_us, tried.as_ref())
     };
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(Error::failed)?;
-    let found = tried.is_none_or(|tried| tried.verdict == Verdict::Matched);
-    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match tried.map(|tried| tried.verdict) {
+        None | Some(Verdict::Matched) => ExitCode::SUCCESS,
+        Some(Verdict::Missing { .. } | Verdict::Forbidden { .. }) => ExitCode::FAILURE,
+        Some(Verdict::Budget { .. }) => ExitCode::from(EXIT_NO_VERDICT),
+    })
 }
 
 /// Feeds the whole file, piece by piece; the clock runs while the matcher does, up to the certain verdict.
@@ -84,18 +96,15 @@ fn try_on(file: &str, matcher: &Arc<Matcher>) -> Result<Tried, Error> {
             break;
         }
         body_bytes += count as u64;
-        if body_bytes > BODY_BYTES_MAX {
-            return Err(Error::input(format!(
-                "{file}: more than {BODY_BYTES_MAX} bytes, which no body may have"
-            )));
+        if body_bytes > BODY_LIMIT_BYTES_MAX {
+            let most = size::write(BODY_LIMIT_BYTES_MAX);
+            return Err(Error::input(format!("{file}: is longer than {most}, the largest body_limit")));
         }
-        let began = Mono::now();
-        let certainty = matcher.feed(&mut scan, &piece[..count]);
-        match_ns += Mono::now().nanos_since(began);
-        if matches!(certainty, Certainty::Certain(_)) {
-            // The verdict is final; what is left is only counted.
-            body_bytes += io::copy(&mut input.take(BODY_BYTES_MAX), &mut io::sink()).map_err(refuse)?;
-            break;
+        // A verdict that is certain is final; what is left is only counted.
+        if matcher.verdict_so_far(&scan).is_none() {
+            let began = Mono::now();
+            matcher.feed(&mut scan, &piece[..count]);
+            match_ns += Mono::now().nanos_since(began);
         }
     }
     let verdict = matcher.finish(&mut scan);
@@ -103,11 +112,10 @@ fn try_on(file: &str, matcher: &Arc<Matcher>) -> Result<Tried, Error> {
     Ok(Tried { verdict, body_bytes, certain_after_bytes, mb_per_s: mb_per_s(certain_after_bytes, match_ns) })
 }
 
-/// Megabytes (10⁶) per second; nothing if too little was measured to say.
+/// Megabytes (10⁶) per second; nothing if too little was looked at to say.
 #[expect(clippy::cast_precision_loss, reason = "a rate is a measure")]
 fn mb_per_s(bytes: u64, ns: u64) -> Option<f64> {
-    const NS_MIN: u64 = 10_000;
-    (ns >= NS_MIN).then(|| (bytes as f64 * 1e3 / ns as f64).round())
+    (bytes >= SPEED_BYTES_MIN && ns > 0).then(|| (bytes as f64 * 1e3 / ns as f64).round())
 }
 
 fn verdict_name(verdict: Verdict) -> &'static str {
@@ -137,9 +145,11 @@ fn as_text(matcher: &Matcher, compile_us: u64, tried: Option<&Tried>) -> String 
     if let Some(tried) = tried {
         let _ = writeln!(text, "verdict   {}", verdict_name(tried.verdict));
         let _ = writeln!(text, "certain   after {} of {} bytes", tried.certain_after_bytes, tried.body_bytes);
-        if let Some(speed) = tried.mb_per_s {
-            let _ = writeln!(text, "speed     {speed} MB/s");
-        }
+        let bytes = tried.certain_after_bytes;
+        let _ = match tried.mb_per_s {
+            Some(speed) => writeln!(text, "speed     {speed} MB/s over the {bytes} bytes looked at"),
+            None => writeln!(text, "speed     not known: {bytes} bytes looked at say nothing"),
+        };
     }
     text
 }

@@ -19,7 +19,7 @@ use crate::control::plans::Planner;
 use crate::control::roster::{PlanError, Roster};
 use crate::control::validity::Budgets;
 use crate::endpoint::{Endpoint, StoredEndpoint, duration};
-use crate::matcher::budget;
+use crate::matcher::{Compiler, budget};
 use crate::shard::origins::Caps;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
 
@@ -180,22 +180,36 @@ async fn load(
             upserted.unchanged,
         );
     }
-    if planner.pattern_bytes() > 0 {
-        log::info!(
-            "body patterns: {} KiB of tables, of at most {} MiB in all and {} KiB each; one above {} KiB is built as bodies \
-             need it, in at most {} KiB of each body's own",
-            planner.pattern_bytes().div_ceil(1024),
-            budget::TABLES_BYTES_MAX >> 20,
-            budget::TABLE_BYTES_MAX >> 10,
-            budget::TABLE_BYTES_SOFT >> 10,
-            budget::LAZY_BYTES_MAX >> 10,
-        );
-    }
+    tell_patterns(planner.compiler(), &roster);
     if roster.is_empty() {
         let hint = "import some with `ringprobe endpoints import FILE`, or name a file";
         return Err(Error::input(format!("{url}: no enabled endpoint in the store; {hint}")));
     }
     Ok(roster)
+}
+
+/// Says what the patterns take, and which of them are not tables.
+fn tell_patterns(compiler: &Compiler, roster: &Roster) {
+    if compiler.bytes_total() > 0 {
+        log::info!(
+            "body patterns: {} KiB of tables, of at most {} MiB in all and {} KiB each",
+            compiler.bytes_total().div_ceil(1024),
+            budget::TABLES_BYTES_MAX >> 20,
+            budget::TABLE_BYTES_MAX >> 10,
+        );
+    }
+    let (patterns, shared_bytes) = compiler.lazy();
+    if patterns > 0 {
+        let (body_bytes, endpoints) = roster.body_bytes_max();
+        log::info!(
+            "lazy patterns: {patterns}, of {endpoints} endpoints, would have tables above {} KiB: {} KiB are shared, and \
+             each body builds up to {} KiB for each, {} MiB if all of them are in flight",
+            budget::TABLE_BYTES_SOFT >> 10,
+            shared_bytes.div_ceil(1024),
+            budget::LAZY_BYTES_MAX >> 10,
+            body_bytes.div_ceil(1 << 20),
+        );
+    }
 }
 
 #[cfg(test)]

@@ -98,10 +98,10 @@ impl Planner {
         }
     }
 
-    /// Bytes of pattern tables made so far.
+    /// Who compiled the patterns so far, and knows what they take.
     #[must_use]
-    pub const fn pattern_bytes(&self) -> usize {
-        self.compiler.bytes_total()
+    pub const fn compiler(&self) -> &Compiler {
+        &self.compiler
     }
 
     fn request(&self, endpoint: &Endpoint, secrets: &Secrets) -> Result<Template, FieldError> {

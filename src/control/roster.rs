@@ -9,6 +9,7 @@ use std::{fmt, vec};
 use super::plans::Planner;
 use crate::clock::Micros;
 use crate::endpoint::{FieldError, StoredEndpoint, shard_of};
+use crate::matcher::Matcher;
 use crate::probe::Plan;
 use crate::sample::EndpointId;
 
@@ -92,6 +93,18 @@ impl Roster {
     /// In the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = &Watch> {
         self.pages.iter().flatten()
+    }
+
+    /// Bytes that bodies may take for themselves if one of every endpoint is in flight, and of how many endpoints they
+    /// take any.
+    #[must_use]
+    pub fn body_bytes_max(&self) -> (usize, usize) {
+        let per_body = |watch: &Watch| {
+            let matcher = watch.plan.profile.expect.body.as_deref();
+            matcher.map_or(0, Matcher::bytes_per_body_max)
+        };
+        let taking = self.iter().map(per_body).filter(|bytes| *bytes > 0);
+        taking.fold((0, 0), |(sum, count), bytes| (sum + bytes, count + 1))
     }
 
     /// Deals them to `shards`.

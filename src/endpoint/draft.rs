@@ -51,7 +51,7 @@ pub const PRIORITY_DEFAULT: u8 = 5;
 /// Highest priority: shed last.
 pub const PRIORITY_MAX: u8 = 9;
 /// Most patterns in `body_match`, and as many in `body_forbid`.
-pub const PATTERNS_MAX: usize = 32;
+pub const PATTERNS_MAX: usize = crate::matcher::budget::PATTERNS_MAX;
 /// Longest pattern.
 pub const PATTERN_BYTES_MAX: usize = 4096;
 /// Most header fields that something is expected of.

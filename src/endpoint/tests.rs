@@ -315,7 +315,7 @@ fn sizes_are_bounded() {
     let patterns = |count: usize| Some(vec!["x".to_owned(); count]);
     assert_eq!(
         refused(|draft| draft.body_match = patterns(draft::PATTERNS_MAX + 1)),
-        "body_match: are 33 patterns; at most 32 are accepted"
+        "body_match: are 17 patterns; at most 16 are accepted"
     );
     assert_eq!(
         refused(|draft| draft.body_forbid = Some(vec!["x".repeat(draft::PATTERN_BYTES_MAX + 1)])),

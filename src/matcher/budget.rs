@@ -13,20 +13,26 @@ pub const PATTERNS_MAX: usize = 16;
 pub const CONJUNCTS_MAX: usize = 32;
 /// Most conjuncts that one pattern is split into.
 pub const SPLIT_MAX: usize = 8;
-/// Memory of the raw automaton while it is built by determinisation. With 4 MiB the worst patterns of
-/// `benches/matcher.rs` took 0.34 s before they were made lazy; it falls in proportion.
-pub const DETERMINIZE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Memory of the raw automaton while it is built by determinisation. Time is in proportion: of a gap such as
+/// `.{1,200}` 14 ms to here, and 60 ms to 2 MiB, where hardly any pattern ends below [`TABLE_BYTES_SOFT`] that does not
+/// here.
+pub const DETERMINIZE_BYTES_MAX: usize = 512 * 1024;
 /// Memory of the NFA that is determinised.
 pub const NFA_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// States of the raw automaton of a pattern with lookarounds.
 pub const RAW_STATES_MAX: usize = 20_000;
 /// States of the alternating automaton of a pattern with lookarounds.
 pub const ALTERNATING_STATES_MAX: usize = 20_000;
-/// Decisions of the formulas of a pattern with lookarounds, which bounds both memory (40 bytes each, with the
-/// tables that find them) and time.
+/// Decisions of the formulas of a pattern with lookarounds.
 pub const FORMULA_NODES_MAX: usize = 200_000;
-/// Steps of the compiler of lookarounds; about 25 ns each in a release build.
+/// Steps of the compiler of lookarounds; up to 30 ns each in a release build.
 pub const COMPILE_STEPS_MAX: u64 = 6_000_000;
+/// Steps that remembering a formula or its derivative counts for: the tables that find them outgrow the caches, and an
+/// entry then takes 0.2 µs. So there are at most 670,000 of them, 40 MiB with the tables half empty.
+pub const KEEP_STEPS: u64 = 8;
+/// Steps that a cell of the raw automaton counts for: its successor must be looked up, and minimising takes 0.2 µs of
+/// each, and 20 bytes.
+pub const CELL_STEPS: u64 = 8;
 /// Bytes of a table above which a lazily built one is used instead, where that is possible.
 pub const TABLE_BYTES_SOFT: usize = 64 * 1024;
 /// Bytes of a table above which a pattern is refused, unless it can be built lazily.
@@ -35,6 +41,8 @@ pub const TABLE_BYTES_MAX: usize = 1024 * 1024;
 pub const TABLES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of a lazily built table, of which every body has its own.
 pub const LAZY_BYTES_MAX: usize = 128 * 1024;
+/// Most lazily built tables of one endpoint, and so of one body: half a megabyte.
+pub const LAZY_CONJUNCTS_MAX: usize = 4;
 /// How often a lazily built table may be thrown away and begun again for one body before its verdict is given
 /// up. A pattern that thrashes makes a new state for most bytes, 3 to 7 MB/s; this bounds that to some 10 ms.
 pub const LAZY_CLEARS_MAX: usize = 16;

@@ -1,10 +1,11 @@
 //! Patterns to matchers: which compiler, which tier, what is shared.
 //!
 //! ```text
-//!   text ─ parser ─► tree ─ split ─► parts ─┬─ no lookaround ─► determinize ─┬─► minimise ─► table ≤ soft budget
-//!                                           │                       └ over ──┼──────────► lazy
-//!                                           └─ lookarounds ────► derive ─────┘
-//!                                                                   └ over ─────────────► error
+//!   text ─ parser ─► tree ─ split ─► parts ─┬─ no lookaround ─► determinize ─┬─► minimise ─► table
+//!                                           │          over, or table > soft └─► lazy
+//!                                           │                                      └ NFA too large for it ─┐
+//!                                           └─ lookarounds ──────────────────────────────► derive ◄────────┘
+//!                                                                         minimise ─► table ◄┴► over: error
 //! ```
 //!
 //! Equal patterns share everything; patterns with equal languages share their table, since a minimal automaton
@@ -15,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::budget::{Budgets, CONJUNCTS_MAX, PATTERNS_MAX};
+use super::budget::{Budgets, CONJUNCTS_MAX, LAZY_CONJUNCTS_MAX, PATTERNS_MAX};
 use super::dfa::Dfa;
 use super::error::{Fault, PatternError};
 use super::lazy::Lazy;
@@ -84,6 +85,16 @@ impl Compiler {
                 }
                 let first = conjuncts.len();
                 conjuncts.extend(found.iter().cloned());
+                if lazy_count(&conjuncts) > LAZY_CONJUNCTS_MAX {
+                    return Err(refuse(Fault::new(
+                        0,
+                        format!(
+                            "more than {LAZY_CONJUNCTS_MAX} of the endpoint's patterns are of the lazy tier, and take \
+                             {} KiB of each body; write smaller counts, or `*`",
+                            self.budgets.lazy_bytes_max >> 10
+                        ),
+                    )));
+                }
                 let pattern = u16::try_from(index).unwrap_or(u16::MAX);
                 groups.push(Group { forbids, pattern, first, end: conjuncts.len(), text: text.clone() });
             }
@@ -97,6 +108,16 @@ impl Compiler {
     #[must_use]
     pub const fn bytes_total(&self) -> usize {
         self.bytes_total
+    }
+
+    /// How many patterns have a part of the lazy tier, and the bytes that their bodies share.
+    #[must_use]
+    pub fn lazy(&self) -> (usize, usize) {
+        let lazies = self.patterns.values().flatten().filter(|conjuncts| lazy_count(conjuncts) > 0);
+        lazies.fold((0, 0), |(count, bytes), conjuncts| {
+            let shared = conjuncts.iter().map(|conjunct| conjunct.engine.lazy_bytes()).sum::<usize>();
+            (count + 1, bytes + shared)
+        })
     }
 
     /// Lets go of what nobody else holds: after endpoints were loaded again.
@@ -127,42 +148,42 @@ impl Compiler {
 
     fn conjuncts(&mut self, text: &str) -> Result<Arc<[Conjunct]>, Fault> {
         let parsed = parser::parse(text, self.budgets.pattern_bytes_max)?;
-        split(&parsed.node).iter().map(|part| self.part(part, &parsed)).collect()
+        let parts = split(&parsed.node);
+        // A pattern of many parts takes no longer than one of one.
+        let compile_steps_max = self.budgets.compile_steps_max / parts.len() as u64;
+        let budgets = Budgets { compile_steps_max, ..self.budgets };
+        parts.iter().map(|part| self.part(part, &parsed, budgets)).collect()
     }
 
-    fn part(&mut self, part: &Part, parsed: &Parsed) -> Result<Conjunct, Fault> {
-        let budgets = self.budgets;
-        let Some(hir) = determinize::translate(&part.node, part.anchored) else {
-            let dfa = derive::compile(&part.node, part.anchored, &budgets)
-                .map_err(|_over| too_large(parsed, "its automaton", &budgets))?;
-            let table = Table::new(&finished(&dfa, part.negated), None);
-            if table.bytes() > budgets.table_bytes_max {
-                return Err(too_large(parsed, "its table", &budgets));
-            }
-            return self.shared(table, Tier::Lookaround, parsed);
+    fn part(&mut self, part: &Part, parsed: &Parsed, budgets: Budgets) -> Result<Conjunct, Fault> {
+        let nfa = determinize::translate(&part.node, part.anchored);
+        let tier = match &nfa {
+            None => Tier::Lookaround,
+            Some(_) if is_literal(&part.node) => Tier::Literal,
+            Some(_) => Tier::Table,
         };
-        let table = determinize::compile(&hir, &budgets).ok().map(|dfa| {
-            let prefix = if part.anchored { Vec::new() } else { part.node.literal_prefix() };
-            Table::new(&finished(&dfa, part.negated), Some(&prefix))
-        });
-        match table {
-            Some(table) if table.bytes() <= budgets.table_bytes_soft => {
-                let tier = if is_literal(&part.node) { Tier::Literal } else { Tier::Table };
-                self.shared(table, tier, parsed)
+        if let Some(Ok(nfa)) = nfa {
+            if let Ok(dfa) = determinize::compile(&nfa, &budgets) {
+                let prefix = if part.anchored { Vec::new() } else { part.node.literal_prefix() };
+                let table = Table::new(&finished(&dfa, part.negated), Some(&prefix));
+                if table.bytes() <= budgets.table_bytes_soft {
+                    return self.shared(table, tier, parsed);
+                }
             }
-            table => match (determinize::compile_lazy(&hir, &budgets), table) {
-                (Ok(dfa), _) => {
-                    let lazy = Lazy::new(dfa);
-                    self.charge(lazy.bytes(), parsed)?;
-                    let engine = Engine::Lazy { lazy: Arc::new(lazy), negated: part.negated };
-                    Ok(Conjunct { engine, tier: Tier::Lazy })
-                }
-                (Err(_), Some(table)) if table.bytes() <= budgets.table_bytes_max => {
-                    self.shared(table, Tier::Table, parsed)
-                }
-                (Err(_), _) => Err(too_large(parsed, "its table", &budgets)),
-            },
+            if let Ok(dfa) = determinize::compile_lazy(nfa, &budgets) {
+                let lazy = Lazy::new(dfa);
+                self.charge(lazy.bytes(), parsed)?;
+                let engine = Engine::Lazy { lazy: Arc::new(lazy), negated: part.negated };
+                return Ok(Conjunct { engine, tier: Tier::Lazy });
+            }
         }
+        let dfa = derive::compile(&part.node, part.anchored, &budgets)
+            .map_err(|_over| too_large(parsed, "its automaton", &budgets))?;
+        let table = Table::new(&finished(&dfa, part.negated), None);
+        if table.bytes() > budgets.table_bytes_max {
+            return Err(too_large(parsed, "its table", &budgets));
+        }
+        self.shared(table, tier, parsed)
     }
 
     /// The table, or one of the same language that is there already.
@@ -195,6 +216,11 @@ impl Compiler {
     }
 }
 
+/// How many are built while a body streams.
+pub(super) fn lazy_count(conjuncts: &[Conjunct]) -> usize {
+    conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count()
+}
+
 /// The smallest automaton of a part, to be accepted exactly if the part holds. Either compiler's, for tests that
 /// compare the two; nothing if the pattern has lookarounds and regex-automata was asked, or if it is over budget.
 #[must_use]
@@ -202,7 +228,7 @@ pub fn automaton(pattern: &Node, by_derivatives: bool, budgets: &Budgets) -> Opt
     let dfa = if by_derivatives {
         derive::compile(pattern, false, budgets).ok()?
     } else {
-        determinize::compile(&determinize::translate(pattern, false)?, budgets).ok()?
+        determinize::compile(&determinize::translate(pattern, false)?.ok()?, budgets).ok()?
     };
     Some(dfa.minimised())
 }

@@ -14,7 +14,7 @@
 //! Invariant: bounded by the budgets given; the worst case is doubly exponential in the pattern, which is why.
 
 use super::alternating::{ACCEPT, Alternating, FAIL, HERE, State, StateId};
-use super::budget::Budgets;
+use super::budget::{Budgets, CELL_STEPS, KEEP_STEPS};
 use super::dfa::Dfa;
 use super::formula::{DEPTH_MAX, FALSE, Formula, Formulas, Over, QuickMap, TRUE};
 use super::syntax::{Assertion, ByteSet, Node};
@@ -71,7 +71,7 @@ impl<'a> Explorer<'a> {
     }
 
     /// States 0 and 1 are the two that absorb.
-    fn explore(mut self, states_max: usize) -> Result<Dfa, Over> {
+    fn explore(&mut self, states_max: usize) -> Result<Dfa, Over> {
         const REJECTING: u32 = 0;
         const ACCEPTING: u32 = 1;
         let class_count = self.automaton.representatives.len();
@@ -102,6 +102,7 @@ impl<'a> Explorer<'a> {
         while let Some(key) = queue.get(at).cloned() {
             at += 1;
             for class in 0..class_count {
+                self.formulas.spend(CELL_STEPS)?;
                 let after = self.derive(&key, Some(class))?;
                 next.push(number(after, &mut queue)?);
             }
@@ -170,7 +171,7 @@ impl<'a> Explorer<'a> {
         if let Some(known) = self.entries[state as usize] {
             return Ok(known);
         }
-        self.formulas.step()?;
+        self.formulas.spend(1)?;
         let depth = depth.checked_sub(1).ok_or(Over)?;
         let automaton = self.automaton;
         let formula = match &automaton.states[state as usize] {
@@ -212,7 +213,7 @@ impl<'a> Explorer<'a> {
         if let Some(known) = known {
             return Ok(*known);
         }
-        self.formulas.step()?;
+        self.formulas.spend(if lasts { 1 + KEEP_STEPS } else { 1 })?;
         let depth = depth.checked_sub(1).ok_or(Over)?;
         let decision = self.formulas.decision(formula);
         let condition = self.state(decision.variable, here, depth)?;
@@ -282,3 +283,34 @@ impl<'a> Explorer<'a> {
 }
 
 const _: () = assert!(FAIL == FALSE && ACCEPT == TRUE && HERE > ACCEPT, "the constants have no decision");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matcher::parse;
+
+    /// Steps alone were no bound on memory: these kept up to 180 MB, and took up to 1.4 s.
+    #[test]
+    fn what_a_blow_up_remembers_is_bounded() {
+        const BYTES_MAX: usize = 40 << 20;
+        let budgets = Budgets::default();
+        for pattern in [
+            r"(?u)(?:(?!\w{3}).){1,60}x",
+            r"(?u)(?=.*\w{8}\d)(?=.*\W{8}\d)x",
+            r"(?u)[^a]{1,60}\d{20}(?!a{20}é{10})",
+            r"(?u)(?![^<]k)[^<]{20}[à-ü]{1,200}\w{3}",
+            r"(?!(?:a|b).{30}c)(?:a|b).{30}d",
+            r"(?u)(?<=\w{10})x",
+        ] {
+            let node = parse(pattern, 100).unwrap().node;
+            let automaton = Alternating::new(&node, false, budgets.alternating_states_max).unwrap();
+            let mut explorer = Explorer::new(&automaton, &budgets);
+            assert_eq!(explorer.explore(budgets.raw_states_max).err(), Some(Over), "{pattern}");
+            let lasting = explorer.lasting.capacity() * size_of::<((Formula, u32), Formula)>();
+            let bytes = lasting + explorer.formulas.bytes();
+            assert!(bytes <= BYTES_MAX, "{pattern}: {bytes} bytes");
+            let kept = explorer.lasting.len() + explorer.formulas.choice_count();
+            assert!(kept as u64 * KEEP_STEPS <= budgets.compile_steps_max, "{pattern}: {kept} entries");
+        }
+    }
+}

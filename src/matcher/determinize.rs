@@ -21,9 +21,9 @@ use super::formula::Over;
 use super::syntax::{Assertion, ByteSet, Node};
 
 /// The pattern in regex-automata's terms; nothing if it has none.
-pub(super) fn translate(pattern: &Node, anchored: bool) -> Option<Hir> {
+pub(super) fn translate(pattern: &Node, anchored: bool) -> Option<Result<NFA, Over>> {
     let hir = hir(pattern, true)?;
-    Some(if anchored { Hir::concat(vec![Hir::look(Look::Start), hir]) } else { hir })
+    Some(nfa(&if anchored { Hir::concat(vec![Hir::look(Look::Start), hir]) } else { hir }))
 }
 
 /// `is_last`: nothing of the pattern follows.
@@ -83,13 +83,13 @@ fn nfa(hir: &Hir) -> Result<NFA, Over> {
 }
 
 /// Compiles "the text contains the pattern". Not minimised.
-pub(super) fn compile(hir: &Hir, budgets: &Budgets) -> Result<Dfa, Over> {
+pub(super) fn compile(nfa: &NFA, budgets: &Budgets) -> Result<Dfa, Over> {
     let config = dense::Config::new()
         .start_kind(StartKind::Unanchored)
         .accelerate(false)
         .dfa_size_limit(Some(budgets.determinize_bytes_max))
         .determinize_size_limit(Some(budgets.determinize_bytes_max));
-    let dense = dense::Builder::new().configure(config).build_from_nfa(&nfa(hir)?).map_err(|_error| Over)?;
+    let dense = dense::Builder::new().configure(config).build_from_nfa(nfa).map_err(|_error| Over)?;
     let byte_classes = dense.byte_classes();
     let classes: Vec<u8> = (0..=u8::MAX).map(|byte| byte_classes.get(byte)).collect();
     let class_count = classes.iter().map(|class| usize::from(*class) + 1).max().unwrap_or(1);
@@ -126,9 +126,9 @@ pub(super) fn compile(hir: &Hir, budgets: &Budgets) -> Result<Dfa, Over> {
 }
 
 /// Compiles the same to an automaton whose states are made when a body comes to them.
-pub(super) fn compile_lazy(hir: &Hir, budgets: &Budgets) -> Result<DFA, Over> {
+pub(super) fn compile_lazy(nfa: NFA, budgets: &Budgets) -> Result<DFA, Over> {
     let config = DFA::config()
         .cache_capacity(budgets.lazy_bytes_max)
         .minimum_cache_clear_count(Some(budgets.lazy_clears_max));
-    DFA::builder().configure(config).build_from_nfa(nfa(hir)?).map_err(|_error| Over)
+    DFA::builder().configure(config).build_from_nfa(nfa).map_err(|_error| Over)
 }

@@ -14,6 +14,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::budget::KEEP_STEPS;
+
 /// A formula: a number in its store.
 pub(super) type Formula = u32;
 
@@ -93,10 +95,24 @@ impl Formulas {
         self.choose_within(condition, high, low, DEPTH_MAX)
     }
 
-    /// Counts a step of a caller's.
-    pub(super) fn step(&mut self) -> Result<(), Over> {
-        self.steps_left = self.steps_left.checked_sub(1).ok_or(Over)?;
+    /// Counts steps, a caller's too.
+    pub(super) fn spend(&mut self, steps: u64) -> Result<(), Over> {
+        self.steps_left = self.steps_left.checked_sub(steps).ok_or(Over)?;
         Ok(())
+    }
+
+    /// Bytes of the store.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.decisions.capacity() * size_of::<Decision>()
+            + self.numbers.capacity() * size_of::<((u32, Formula, Formula), Formula)>()
+            + self.choices.capacity() * size_of::<((Formula, Formula, Formula), Formula)>()
+    }
+
+    /// How many choices are remembered.
+    #[cfg(test)]
+    pub(super) fn choice_count(&self) -> usize {
+        self.choices.len()
     }
 
     fn choose_within(
@@ -122,7 +138,7 @@ impl Formulas {
         if let Some(known) = self.choices.get(&key) {
             return Ok(*known);
         }
-        self.step()?;
+        self.spend(1 + KEEP_STEPS)?;
         let depth = depth.checked_sub(1).ok_or(Over)?;
         let (condition, high, low) = key;
         let [c, h, l] = [condition, high, low].map(|formula| self.decision(formula));

@@ -391,6 +391,15 @@ impl Parser<'_> {
         }
         self.at = start + 1;
         if ('1'..='9').contains(&letter) && self.octal().is_none() {
+            self.at = start + 1;
+            if let Some(digits) =
+                self.rest().get(..3).filter(|digits| digits.bytes().all(|d| matches!(d, b'0'..=b'7')))
+            {
+                return Err(Fault::new(
+                    start,
+                    format!("`\\{digits}` is more than a byte, which ends at `\\377`"),
+                ));
+            }
             return Err(Fault::new(
                 start,
                 format!(

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use super::Tier;
-use super::budget::CONJUNCTS_MAX;
+use super::budget::{CONJUNCTS_MAX, LAZY_BYTES_MAX};
 use super::lazy::{Lazy, LazyOutcome, LazyRun};
 use super::table::{Absorbed, Table, abreast};
 
@@ -235,6 +235,12 @@ impl Matcher {
     #[must_use]
     pub fn tier(&self) -> Option<Tier> {
         self.conjuncts.iter().map(|conjunct| conjunct.tier).max()
+    }
+
+    /// Bytes that a body may take for itself, at most: what is built while it streams.
+    #[must_use]
+    pub fn bytes_per_body_max(&self) -> usize {
+        self.conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count() * LAZY_BYTES_MAX
     }
 
     /// States of all tables together.
