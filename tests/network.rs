@@ -16,6 +16,7 @@ mod support {
     pub(crate) mod tls_server;
 }
 
+use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -726,6 +727,32 @@ fn every_phase_has_its_limit() {
     Check::of(&origin.url("/drip/30/40ms")).set(r#"idle_timeout = "1s""#).up();
     let probe = Check::of(&origin.url("/drip/30/40ms")).timeout_ms(LIMIT_MS).down(Failure::TransferTimeout);
     assert_eq!((&probe["status"], &probe["total_us"]), (&200.into(), &LIMIT_US.into()), "{probe}");
+}
+
+/// What the ring had sent of a large request was not counted unless all of it had left.
+#[test]
+fn what_had_left_by_a_timeout_is_counted() {
+    const READ_BYTES: usize = 700_000;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("body"), vec![b'x'; 1_000_000]).unwrap();
+    let file =
+        format!("[[endpoint]]\nname = 'a'\nurl = 'http://{addr}/'\nmethod = 'POST'\nbody_file = 'body'\n");
+    let file = file + "timeout = '1s'\n";
+    std::fs::write(directory.path().join("e.toml"), file).unwrap();
+    let origin = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut vec![0; READ_BYTES]).unwrap();
+        stream
+    });
+    let output = ringprobe(directory.path(), &[], &["check", "-f", "e.toml", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let probe = &said["probes"][0];
+    assert_eq!(probe["failure"], "ttfb_timeout", "{probe}");
+    let bytes_out = usize::try_from(probe["bytes_out"].as_u64().unwrap()).unwrap();
+    assert!((READ_BYTES..1_001_000).contains(&bytes_out), "{READ_BYTES} were read: {probe}");
+    drop(origin.join().unwrap());
 }
 
 // --- secrets --------------------------------------------------------------------------------------------
