@@ -557,6 +557,36 @@ fn every_address_of_a_name() {
     }
 }
 
+/// Nothing told the steps of the probes of one slot apart: the second hop of both led to the same address.
+#[test]
+fn each_step_belongs_to_one_probe_of_its_slot() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = format!(
+        "[[endpoint]]\nname = 'two'\nurl = 'http://two.test:{}/to-https'\nexpand = 'all'\ninterval = '300ms'\n\
+         tls = {{ insecure = true }}\n",
+        world.plain
+    );
+    std::fs::write(directory.path().join("e.toml"), file).unwrap();
+    let dns = world.dnsmasq.address().to_string();
+    let arguments = ["run", "e.toml", "--duration", "1s", "--dns", &dns, "--store", "sqlite:r.db"];
+    let output = ringprobe(directory.path(), &[], &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let store = rusqlite::Connection::open(directory.path().join("r.db")).unwrap();
+    let count = |query: &str| store.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    let samples = count("SELECT count(*) FROM metrics WHERE outcome <> 3");
+    assert!(samples >= 4, "{samples}");
+    assert_eq!(count("SELECT count(*) FROM (SELECT DISTINCT ts, endpoint_id, twin FROM metrics)"), samples);
+    assert_eq!(count("SELECT count(*) FROM steps"), 2 * samples);
+    // The steps of each probe, and of no other, sum to it.
+    let summed =
+        "SELECT count(*) FROM metrics AS m JOIN (SELECT ts, endpoint_id, twin, sum(total_us) AS total_us,
+            sum(bytes_in) AS bytes_in, group_concat(step) AS steps FROM steps GROUP BY 1, 2, 3) AS s
+        USING (ts, endpoint_id, twin, total_us, bytes_in) WHERE steps IN ('1,2', '2,1')";
+    assert_eq!(count(summed), samples);
+    assert_eq!(count("SELECT count(*) FROM sample_steps WHERE twin = 1"), samples);
+}
+
 #[test]
 fn addresses_that_the_policy_forbids() {
     let world = World::new();

@@ -44,6 +44,8 @@ use crate::tls;
 pub struct Probe {
     scheduled_at: Wall,
     endpoint_id: EndpointId,
+    /// Which of the slot's probes.
+    twin: i16,
     flags: Flags,
     lag: Micros,
     started: Mono,
@@ -120,6 +122,7 @@ impl Probe {
         Self {
             scheduled_at,
             endpoint_id,
+            twin: 0,
             flags: plan.flags(),
             lag,
             started: now,
@@ -143,12 +146,13 @@ impl Probe {
         }
     }
 
-    /// The same slot's probe of another address: the name was known to have several.
+    /// The same slot's probe of another address, number `number`: the name was known to have several.
     #[must_use]
-    pub fn twin(&self, plan: &Plan) -> Self {
+    pub fn twin(&self, plan: &Plan, number: i16) -> Self {
         let mut twin = Self::start(plan, self.endpoint_id, self.scheduled_at, self.lag, self.started);
         (twin.flags, twin.resolve_us, twin.resolving_since) =
             (self.flags, self.resolve_us, self.resolving_since);
+        twin.twin = number;
         twin
     }
 
@@ -309,7 +313,8 @@ impl Probe {
     /// What is said of a slot whose probe has nothing to say.
     #[must_use]
     pub fn missed(&self, reason: MissReason) -> Sample {
-        Sample::missed(self.scheduled_at, self.endpoint_id, self.lag, reason, self.flags)
+        let twin = self.twin;
+        Sample { twin, ..Sample::missed(self.scheduled_at, self.endpoint_id, self.lag, reason, self.flags) }
     }
 
     /// What the exchange that is over leaves to the next on its connection.
@@ -345,6 +350,7 @@ impl Probe {
             status,
             outcome: if verdict.failure.is_some() { Outcome::Down } else { Outcome::Up },
             reason: verdict.failure.map_or(0, Failure::code),
+            twin: self.twin,
             detail,
         });
     }
@@ -400,6 +406,7 @@ impl Probe {
             status: self.status(),
             outcome: if failure.is_some() { Outcome::Down } else { Outcome::Up },
             reason: failure.map_or(0, Failure::code),
+            twin: self.twin,
             detail: self.detail(plan, u8::try_from(self.steps.len() + 1).unwrap_or(u8::MAX)),
         }
     }

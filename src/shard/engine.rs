@@ -803,11 +803,11 @@ impl Engine {
             return;
         };
         if watched.plan.profile.every_address && flight.probe.is_first() {
-            for ip in others {
+            for (number, ip) in (1..).zip(others) {
                 self.counters.due += 1;
                 let watched = &mut self.watched[endpoint as usize];
                 let original = self.probes.at(key).expect("as above");
-                let twin = original.probe.twin(&watched.plan);
+                let twin = original.probe.twin(&watched.plan, number);
                 let missed = twin.missed(MissReason::InflightLimit);
                 let Ok(twin) = self.probes.insert(Box::new(Flight::new(endpoint, twin))) else {
                     self.counters.missed += 1;
