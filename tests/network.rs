@@ -16,7 +16,7 @@ mod support {
     pub(crate) mod tls_server;
 }
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -555,6 +555,60 @@ fn every_address_of_a_name() {
         assert_eq!((&probe["outcome"], &probe["redirects"]), (&"up".into(), &1.into()), "{probe}");
         assert_eq!(steps(&probe, "status"), [Some(301), Some(200)], "{probe}");
     }
+}
+
+#[test]
+fn the_source_is_the_one_that_was_asked_for() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}/", server.local_addr().unwrap());
+    let peers = std::thread::spawn(move || {
+        let answer = |_| {
+            let (mut stream, peer) = server.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            // Until the prober is done with it.
+            let _ = stream.read_to_end(&mut Vec::new());
+            peer.ip()
+        };
+        [0, 1].map(answer)
+    });
+    Check::of(&url).set(r#"source = "127.0.0.7""#).up();
+    Check::of(&url).set(r#"source = "lo""#).up();
+    assert_eq!(peers.join().unwrap(), [Ipv4Addr::new(127, 0, 0, 7), Ipv4Addr::LOCALHOST]);
+}
+
+#[test]
+fn what_is_sent_is_what_was_asked_for() {
+    let server = ReplyServer::start();
+    let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    server.script(vec![reply.to_vec(); 2], false);
+    let check = Check::of(&format!("http://127.0.0.1:{}/a?b=c", server.port()));
+    let fields = r#"headers = { Host = "www.shop.example", Accept = ["a/b", "c/d"], X-A = "1" }"#;
+    check.clone().with(&["-X", "PATCH", "--body", "{}"]).set(fields).set(r#"user_agent = "me""#).up();
+    check.set(r#"method = "PROPFIND""#).set(r#"body_base64 = "AP8=""#).up();
+    let requests = server.requests();
+    let first = String::from_utf8_lossy(&requests[0]).into_owned();
+    for line in [
+        "PATCH /a?b=c HTTP/1.1\r\n",
+        "Host: www.shop.example\r\n",
+        "Accept: a/b\r\nAccept: c/d\r\n",
+        "X-A: 1\r\n",
+        "User-Agent: me\r\n",
+        "Content-Length: 2\r\n",
+    ] {
+        assert!(first.contains(line), "{line:?} is not in {first}");
+    }
+    assert!(first.ends_with("\r\n\r\n{}"), "{first}");
+    assert!(requests[1].starts_with(b"PROPFIND ") && requests[1].ends_with(b"\r\n\r\n\0\xff"));
+}
+
+#[test]
+fn reading_stops_when_the_patterns_are_certain() {
+    let origin = origin();
+    // Ten seconds of body, of which the first bytes decide.
+    let check = Check::of(&origin.url("/drip/1000/10ms")).with(&["--match", "^."]).set("body_stop = true");
+    let probe = check.up();
+    assert!(has_flag(&probe, "stopped"), "{probe}");
+    assert!(probe["total_us"].as_i64().unwrap() < 5_000_000, "{probe}");
 }
 
 /// Nothing told the steps of the probes of one slot apart: the second hop of both led to the same address.
