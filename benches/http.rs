@@ -10,7 +10,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ringprobe::http::coding::Decoder;
+use ringprobe::http::coding::{Decoder, Windows};
 use ringprobe::http::redirect::{Rules, follow};
 use ringprobe::http::request::{Parts, Template};
 use ringprobe::http::wanted::{Rule, Wanted};
@@ -193,10 +193,12 @@ fn redirect_to_a_path(bencher: Bencher<'_, '_>) {
 
 /// How much content comes of `stream`; `None` if it is too much.
 fn decode(codings: &[u8], stream: &[u8]) -> Option<u64> {
-    let mut decoder = Decoder::new(codings, 10 << 20);
+    let mut decoder = Decoder::new(codings, 10 << 20, &Windows::default())?;
     let mut content_bytes = 0;
     for piece in stream.chunks(4016) {
-        decoder.feed(piece, &mut |slice: &[u8]| content_bytes += black_box(slice).len() as u64).ok()?;
+        decoder.feed(piece);
+        let all = usize::MAX;
+        decoder.go_on(all, &mut |slice: &[u8]| content_bytes += black_box(slice).len() as u64).ok()?;
     }
     decoder.finish().ok().map(|()| content_bytes)
 }

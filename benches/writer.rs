@@ -35,6 +35,7 @@ fn samples() -> Vec<Sample> {
             };
             let down = below(50) == 0;
             Sample {
+                twin: 0,
                 ts: Wall(1_795_500_000_000_000 + i64::from(below(1_000_000))),
                 endpoint_id: EndpointId(i32::try_from(row).unwrap_or(0)),
                 lag_us: below(2_000),

@@ -75,8 +75,9 @@ pub const ORIGIN_PROBES_PER_S_DEFAULT: u32 = 1_000;
 pub const AGENT_BUDGET_US: i32 = 1_000;
 /// or this share of the probe's total, one in so many, if that is more.
 pub const AGENT_BUDGET_SHARE: i32 = 10;
-/// If an origin has waited for us for this long, its probe is given up as much later. Timers are too coarse for less.
-pub const AGENT_OWES: Micros = Micros::from_millis(1);
+/// The deadline of a probe moves by what its origin had to wait for us. How long before it is looked at again, at
+/// least: timers are too coarse for less.
+pub const MOVED_DEADLINE_AGAIN: Micros = Micros(1_024);
 /// Due slots started per turn before completions are looked at again. In one turn the kernel runs 20 pieces of work
 /// that completions wait for (`IO_LOCAL_TW_DEFAULT_MAX`), which take 1 ms: with less than what falls due meanwhile, a
 /// burst of answers makes slots late (lag p99 at 10,000 fresh probes/s beside PostgreSQL: 2.9 ms with 8, 0.8 ms with
@@ -94,6 +95,15 @@ pub const RESTRAINT_SHARE_MIN: f32 = 0.01;
 /// Turns for which what is out of time waits for what has arrived and was not looked at. Each turn is good for 20
 /// completions or more, so this is everything of a full shard.
 pub const DOUBT_TURNS_MAX: u32 = 4 * INFLIGHT_MAX / 20;
+/// Bytes that one go at decoding a body makes, and a slice: 10 to 100 µs (0.3 to 3 ms per MiB, by the coding). A few
+/// KiB may decode to the whole of a body's limit, 3 to 31 ms, for which everybody else would wait. What one receive
+/// brings of an ordinary page is made in one go. (Of brotli, this bounds what is handed out: `http::coding` has more.)
+pub const DECODED_BYTES_PER_GO: usize = 32 * 1024;
+/// Goes per turn at what has been received and not yet decoded.
+pub const DECODE_GOES_PER_TURN: u32 = 4;
+/// Memory of the windows of all brotli decoders of a shard. A window grows with its content, to 4 MiB with what brotli
+/// compresses by default and to 16 MiB at most: this is for as many large bodies as a core can decode at a time.
+pub const DECODER_WINDOWS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Questions to DNS sent before slots are looked at again: each is a socket of its own, some 25 µs.
 pub const ASKS_PER_TURN_MAX: u32 = 8;
 /// Submission entries per shard: a turn that needs more submits in between.

@@ -65,6 +65,9 @@ pub struct Sample {
     pub outcome: Outcome,
     /// Why it is not up: a [`Failure`] code if down, a [`MissReason`] code if missed, 0 if up.
     pub reason: i16,
+    /// Which of the slot's probes, where the endpoint has every address of its name probed: from 0, in the order of the
+    /// addresses. With slot and endpoint it is the key of a row, and with the step that of a step's.
+    pub twin: i16,
     /// What most probes have nothing to say about.
     pub detail: Detail,
 }
@@ -444,6 +447,7 @@ impl Sample {
             status: 0,
             outcome: Outcome::Missed,
             reason: reason.code(),
+            twin: 0,
             flags,
             detail: Detail::NONE,
         }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use ringprobe::clock::Mono;
-use ringprobe::http::coding::Decoder;
+use ringprobe::http::coding::{Decoder, Windows};
 use ringprobe::http::invariants::random_cuts;
 use ringprobe::http::redirect::{self, Rules, Trail};
 use ringprobe::http::request::{Parts, Template};
@@ -273,14 +273,15 @@ impl Exchange {
         let head_bytes = self.response.feed_head(input)?;
         if self.response.status().is_some() && self.decoder.is_none() {
             let codings = self.response.content_encoding().filter(|_| self.compressed);
-            self.decoder = Some(Decoder::new(codings.unwrap_or_default(), CONTENT_BYTES_MAX));
+            self.decoder = Decoder::new(codings.unwrap_or_default(), CONTENT_BYTES_MAX, &Windows::default());
         }
         let mut decoded = Ok(());
         let decoder = &mut self.decoder;
         let progress = self.response.feed(&input[head_bytes..], &mut |payload: &[u8]| {
-            if let (Some(decoder), Ok(())) = (decoder.as_mut(), decoded) {
-                decoded = decoder.feed(payload, &mut |slice: &[u8]| content.extend_from_slice(slice));
-            }
+            let Some(decoder) = decoder else { return content.extend_from_slice(payload) };
+            decoder.feed(payload);
+            let all = usize::MAX;
+            decoded = decoder.go_on(all, &mut |slice: &[u8]| content.extend_from_slice(slice)).map(|_| ());
         });
         // What was wrong first in the stream was wrong first.
         decoded?;

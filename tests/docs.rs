@@ -62,6 +62,23 @@ fn every_field_of_an_endpoint_is_documented() {
 }
 
 #[test]
+fn every_field_of_an_endpoint_is_shown_in_an_example() {
+    let blocks = blocks("toml");
+    let shown: Vec<&str> = blocks
+        .iter()
+        .filter(|block| block.place.starts_with("docs/endpoints.md"))
+        .flat_map(|block| block.text.split([' ', '\n', '{', ',']))
+        .collect();
+    let full = document("tests/data/endpoint_file_full.toml");
+    let keys = full.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
+    // A body's file would have to be there.
+    for key in keys.filter(|key| !["body_file", "team", "tenant"].contains(key)) {
+        let is_table = shown.contains(&format!("[endpoint.{key}]").as_str());
+        assert!(is_table || shown.contains(&key), "no example in docs/endpoints.md has {key}");
+    }
+}
+
+#[test]
 fn every_column_and_flag_is_documented() {
     let directory = TempDir::new().unwrap();
     output(directory.path(), &["migrate", "--store", "sqlite:r.db"]);

@@ -16,6 +16,7 @@ mod support {
     pub(crate) mod tls_server;
 }
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -557,6 +558,90 @@ fn every_address_of_a_name() {
 }
 
 #[test]
+fn the_source_is_the_one_that_was_asked_for() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}/", server.local_addr().unwrap());
+    let peers = std::thread::spawn(move || {
+        let answer = |_| {
+            let (mut stream, peer) = server.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            // Until the prober is done with it.
+            let _ = stream.read_to_end(&mut Vec::new());
+            peer.ip()
+        };
+        [0, 1].map(answer)
+    });
+    Check::of(&url).set(r#"source = "127.0.0.7""#).up();
+    Check::of(&url).set(r#"source = "lo""#).up();
+    assert_eq!(peers.join().unwrap(), [Ipv4Addr::new(127, 0, 0, 7), Ipv4Addr::LOCALHOST]);
+}
+
+#[test]
+fn what_is_sent_is_what_was_asked_for() {
+    let server = ReplyServer::start();
+    let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    server.script(vec![reply.to_vec(); 2], false);
+    let check = Check::of(&format!("http://127.0.0.1:{}/a?b=c", server.port()));
+    let fields = r#"headers = { Host = "www.shop.example", Accept = ["a/b", "c/d"], X-A = "1" }"#;
+    check.clone().with(&["-X", "PATCH", "--body", "{}"]).set(fields).set(r#"user_agent = "me""#).up();
+    check.set(r#"method = "PROPFIND""#).set(r#"body_base64 = "AP8=""#).up();
+    let requests = server.requests();
+    let first = String::from_utf8_lossy(&requests[0]).into_owned();
+    for line in [
+        "PATCH /a?b=c HTTP/1.1\r\n",
+        "Host: www.shop.example\r\n",
+        "Accept: a/b\r\nAccept: c/d\r\n",
+        "X-A: 1\r\n",
+        "User-Agent: me\r\n",
+        "Content-Length: 2\r\n",
+    ] {
+        assert!(first.contains(line), "{line:?} is not in {first}");
+    }
+    assert!(first.ends_with("\r\n\r\n{}"), "{first}");
+    assert!(requests[1].starts_with(b"PROPFIND ") && requests[1].ends_with(b"\r\n\r\n\0\xff"));
+}
+
+#[test]
+fn reading_stops_when_the_patterns_are_certain() {
+    let origin = origin();
+    // Ten seconds of body, of which the first bytes decide.
+    let check = Check::of(&origin.url("/drip/1000/10ms")).with(&["--match", "^."]).set("body_stop = true");
+    let probe = check.up();
+    assert!(has_flag(&probe, "stopped"), "{probe}");
+    assert!(probe["total_us"].as_i64().unwrap() < 5_000_000, "{probe}");
+}
+
+/// Nothing told the steps of the probes of one slot apart: the second hop of both led to the same address.
+#[test]
+fn each_step_belongs_to_one_probe_of_its_slot() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = format!(
+        "[[endpoint]]\nname = 'two'\nurl = 'http://two.test:{}/to-https'\nexpand = 'all'\ninterval = '300ms'\n\
+         tls = {{ insecure = true }}\n",
+        world.plain
+    );
+    std::fs::write(directory.path().join("e.toml"), file).unwrap();
+    let dns = world.dnsmasq.address().to_string();
+    let arguments = ["run", "e.toml", "--duration", "1s", "--dns", &dns, "--store", "sqlite:r.db"];
+    let output = ringprobe(directory.path(), &[], &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let store = rusqlite::Connection::open(directory.path().join("r.db")).unwrap();
+    let count = |query: &str| store.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    let samples = count("SELECT count(*) FROM metrics WHERE outcome <> 3");
+    assert!(samples >= 4, "{samples}");
+    assert_eq!(count("SELECT count(*) FROM (SELECT DISTINCT ts, endpoint_id, twin FROM metrics)"), samples);
+    assert_eq!(count("SELECT count(*) FROM steps"), 2 * samples);
+    // The steps of each probe, and of no other, sum to it.
+    let summed =
+        "SELECT count(*) FROM metrics AS m JOIN (SELECT ts, endpoint_id, twin, sum(total_us) AS total_us,
+            sum(bytes_in) AS bytes_in, group_concat(step) AS steps FROM steps GROUP BY 1, 2, 3) AS s
+        USING (ts, endpoint_id, twin, total_us, bytes_in) WHERE steps IN ('1,2', '2,1')";
+    assert_eq!(count(summed), samples);
+    assert_eq!(count("SELECT count(*) FROM sample_steps WHERE twin = 1"), samples);
+}
+
+#[test]
 fn addresses_that_the_policy_forbids() {
     let world = World::new();
     for url in [
@@ -726,6 +811,32 @@ fn every_phase_has_its_limit() {
     Check::of(&origin.url("/drip/30/40ms")).set(r#"idle_timeout = "1s""#).up();
     let probe = Check::of(&origin.url("/drip/30/40ms")).timeout_ms(LIMIT_MS).down(Failure::TransferTimeout);
     assert_eq!((&probe["status"], &probe["total_us"]), (&200.into(), &LIMIT_US.into()), "{probe}");
+}
+
+/// What the ring had sent of a large request was not counted unless all of it had left.
+#[test]
+fn what_had_left_by_a_timeout_is_counted() {
+    const READ_BYTES: usize = 700_000;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("body"), vec![b'x'; 1_000_000]).unwrap();
+    let file =
+        format!("[[endpoint]]\nname = 'a'\nurl = 'http://{addr}/'\nmethod = 'POST'\nbody_file = 'body'\n");
+    let file = file + "timeout = '1s'\n";
+    std::fs::write(directory.path().join("e.toml"), file).unwrap();
+    let origin = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut vec![0; READ_BYTES]).unwrap();
+        stream
+    });
+    let output = ringprobe(directory.path(), &[], &["check", "-f", "e.toml", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let probe = &said["probes"][0];
+    assert_eq!(probe["failure"], "ttfb_timeout", "{probe}");
+    let bytes_out = usize::try_from(probe["bytes_out"].as_u64().unwrap()).unwrap();
+    assert!((READ_BYTES..1_001_000).contains(&bytes_out), "{READ_BYTES} were read: {probe}");
+    drop(origin.join().unwrap());
 }
 
 // --- secrets --------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ fn a_schema_that_does_not_fit_is_refused(store: &impl TestStore) {
     migrate(store.url());
     store.execute(
         "INSERT INTO schema_migrations (version, name, checksum, applied_at) \
-         SELECT 999, 'later', '', applied_at FROM schema_migrations",
+         SELECT 999, 'later', '', applied_at FROM schema_migrations WHERE version = 1",
     );
     assert!(check().contains("use a newer ringprobe"), "{}", check());
     let migrated = block_on(async { Store::open(store.url()).await?.migrate().await }).unwrap();
@@ -366,6 +366,7 @@ fn extreme(random: &mut Random, unique: i32) -> Sample {
         status: small(random),
         outcome: Outcome::ALL[random.index(3)],
         reason: small(random),
+        twin: small(random),
         flags: Flags(int(random)),
         detail: Detail {
             address: std::array::from_fn(|_| u8::try_from(random.below(256)).unwrap()),
@@ -383,7 +384,7 @@ fn extreme(random: &mut Random, unique: i32) -> Sample {
 /// The columns of `metrics` and, at the end, that of a step, as `columns` has them.
 const COLUMNS: &str = "endpoint_id, lag_us, resolve_us, connect_us, tls_us, processing_us, transfer_us, total_us,
     agent_us, bytes_in, bytes_out, cpu_ns, status, outcome, failure, flags, address_hi, address_lo, tls_cipher,
-    pattern, redirects, attempt, body";
+    pattern, redirects, attempt, body, twin";
 
 fn columns(sample: &Sample) -> Vec<String> {
     let mut values = vec![sample.ts.0, sample.endpoint_id.0.into(), sample.lag_us.into()];
@@ -399,6 +400,7 @@ fn columns(sample: &Sample) -> Vec<String> {
     values.extend([half(&detail.address[..8]), half(&detail.address[8..])]);
     values.extend([detail.tls_cipher.cast_signed(), detail.pattern].map(i64::from));
     values.extend([detail.redirects, detail.attempt, detail.body as u8].map(i64::from));
+    values.push(sample.twin.into());
     values.extend((detail.step > 0).then_some(i64::from(detail.step)));
     values.iter().map(i64::to_string).collect()
 }

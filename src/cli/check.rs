@@ -263,6 +263,7 @@ fn columns(sample: &Sample) -> Value {
     let detail = &sample.detail;
     probe["address"] = address(sample).into();
     probe["redirects"] = detail.redirects.into();
+    probe["twin"] = sample.twin.into();
     probe["attempt"] = if detail.attempt == 0 { Value::Null } else { detail.attempt.into() };
     probe["body"] = if detail.body == BodyMatch::NotAsked { Value::Null } else { detail.body.name().into() };
     probe["pattern"] = if detail.pattern == NO_PATTERN { Value::Null } else { detail.pattern.into() };

@@ -1,9 +1,10 @@
-//! Resource limits of this process: raised as far as the system lets us, once, before anything is opened.
+//! Limits of this process: resources raised as far as the system lets us, once, before anything is opened; and what
+//! others may see of its memory.
 //!
 //! A socket is a file descriptor; the usual soft limit of 1,024 dates from `select(2)`, and the hard limit is
 //! what the administrator meant.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 use super::Error;
 use crate::config::DESCRIPTORS_RESERVED;
@@ -32,6 +33,13 @@ pub(crate) fn raise_nofile() -> Nofile {
     }
     let now = getrlimit(Resource::Nofile);
     Nofile { soft_before: before.current, soft: now.current, hard: now.maximum }
+}
+
+/// No core dump of this process, whatever limit there is and wherever dumps are piped to, and no look into its memory
+/// or its environment by others of the same user: secrets are in both. Root may still look.
+pub(super) fn keep_memory_private() {
+    // What the kernel refuses was not ours to have.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// How many files this process may have open, as many as can be had.

@@ -84,6 +84,7 @@ impl Error {
 #[must_use]
 pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
+    limits::keep_memory_private();
     let result = terminal::start_logging().and_then(|()| match command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

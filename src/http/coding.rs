@@ -20,17 +20,29 @@
 //!
 //! Out of scope: zstd and compress; dictionaries; transfer codings.
 //!
+//! A few bytes may decode to the whole of the limit, and whoever decodes them keeps others waiting. So decoding is done
+//! in goes of a bounded output: [`Decoder::feed`] takes the payload, [`Decoder::go_on`] makes so much of it, and says
+//! whether there is more to do. What a go of br costs is not bounded by that alone: its decoder hands nothing out
+//! before a window is full or a meta-block is over, so the first slice of one may have cost as much as 16 MiB do (some
+//! 50 ms of a debug build, for 62 bytes that the fuzzer found); only then do goes take turns.
+//!
 //! Invariants: each stage hands out at most the limit, then fails with `body_too_large`, so that a bomb costs what a
-//! body of that size costs, times the stages; a failure is final; content does not depend on the cut. (Before a
-//! failure, br may hand out more or less of it; so where one stream is both broken and too large, either may be
-//! said.) Memory: some 48 KiB per gzip or deflate stage; a window per br stage, which grows with what it has handed
-//! out, up to 16 MiB.
+//! body of that size costs, times the stages; a failure is final; content depends neither on the cut nor on the goes.
+//! (Before a failure, br may hand out more or less of it in another cut; so where one stream is both broken and too
+//! large, either may be said.) Memory: some 48 KiB per gzip or deflate stage; a window per br stage, which grows with
+//! what it has handed out, up to 16 MiB; of [`Windows`] that decoders share, all together have a bound. Between two
+//! stages lies a slice at most, and before the first what was fed.
 
+use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 
-use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use brotli_decompressor::{
+    Allocator, BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapper, StandardAlloc,
+};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
+use crate::config::DECODER_WINDOWS_BYTES_MAX;
 use crate::sample::Failure;
 
 /// Most codings around one content, as in curl: each multiplies what a byte on the wire may cost.
@@ -48,12 +60,18 @@ pub struct Decoder {
     failed: Option<Failure>,
 }
 
-/// One coding, and what has come out of it.
+/// One coding, what it has yet to look at, and what has come out of it.
 #[derive(Debug)]
 struct Stage {
     coding: Coding,
     began: bool,
-    output: Output,
+    input: Vec<u8>,
+    input_at: usize,
+    /// Another go may bring something.
+    ready: bool,
+    /// What is wrong, to be said when everything before it has been decoded to the end.
+    failing: Option<Failure>,
+    handed_out_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -65,21 +83,63 @@ enum Coding {
     Unknown,
 }
 
-/// Counts what a stage hands out.
-#[derive(Debug)]
-struct Output {
-    handed_out_bytes: u64,
-    limit_bytes: u64,
+/// What came of one go at a coding.
+struct Go {
+    made_bytes: usize,
+    /// Another go may bring something, without more input.
+    ready: bool,
+    failed: bool,
 }
 
-/// What takes the output of a stage: the next one.
-type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), Failure> + 'a;
+impl Go {
+    const FAILED: Self = Self { made_bytes: 0, ready: false, failed: true };
+    /// There is no more to be made of this input.
+    const IDLE: Self = Self { made_bytes: 0, ready: false, failed: false };
+}
+
+/// Whether there is more to decode in what was fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// All of it has been.
+    Empty,
+    /// There is.
+    Left,
+}
+
+/// The memory that the windows of all decoders of a shard may take together.
+///
+/// A window grows with the content, so what is refused is a body much larger than others, at a time at which others
+/// like it hold what there is.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    left_bytes: Rc<Cell<usize>>,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self::of(DECODER_WINDOWS_BYTES_MAX)
+    }
+}
+
+impl Windows {
+    /// So much for all of them.
+    #[must_use]
+    pub fn of(bytes: usize) -> Self {
+        Self { left_bytes: Rc::new(Cell::new(bytes)) }
+    }
+
+    /// What is not taken, bytes.
+    #[must_use]
+    pub fn left_bytes(&self) -> usize {
+        self.left_bytes.get()
+    }
+}
 
 impl Decoder {
-    /// A decoder for a body whose `Content-Encoding` fields, joined by commas, say this (empty: no coding), and
-    /// whose content may have `limit_bytes`.
+    /// A decoder for a body whose `Content-Encoding` fields, joined by commas, say this, and whose content may have
+    /// `limit_bytes`; `None` where there is nothing to undo.
     #[must_use]
-    pub fn new(content_encoding: &[u8], limit_bytes: u64) -> Self {
+    pub fn new(content_encoding: &[u8], limit_bytes: u64, windows: &Windows) -> Option<Self> {
         let mut stages = Vec::new();
         let names = content_encoding.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         for name in names.filter(|name| !name.is_empty()) {
@@ -89,27 +149,20 @@ impl Decoder {
                 () if stages.len() == CODINGS_MAX => Coding::Unknown,
                 () if is("gzip") || is("x-gzip") => Coding::Gzip(Box::default()),
                 () if is("deflate") => Coding::Deflate(Box::default()),
-                () if is("br") => Coding::Brotli(Box::default()),
+                () if is("br") => Coding::Brotli(Box::new(Brotli::new(windows))),
                 () => Coding::Unknown,
             };
-            let output = Output { handed_out_bytes: 0, limit_bytes };
             let hopeless = matches!(coding, Coding::Unknown);
             if hopeless {
                 stages.clear(); // Whatever the others are.
             }
-            stages.push(Stage { coding, began: false, output });
+            stages.push(Stage::new(coding));
             if hopeless {
                 break;
             }
         }
         stages.reverse();
-        Self { stages, limit_bytes, content_bytes: 0, failed: None }
-    }
-
-    /// Whether there is nothing to undo: what is fed is what comes out.
-    #[must_use]
-    pub const fn is_identity(&self) -> bool {
-        self.stages.is_empty()
+        (!stages.is_empty()).then_some(Self { stages, limit_bytes, content_bytes: 0, failed: None })
     }
 
     /// Bytes of content handed out so far.
@@ -118,33 +171,58 @@ impl Decoder {
         self.content_bytes
     }
 
-    /// Takes the next bytes of payload, in any cut, and calls `content` with what they decode to, in order.
+    /// Whether it has failed because there was no memory for a window: no fault of the content's.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        let starved = |stage: &Stage| matches!(&stage.coding, Coding::Brotli(brotli) if brotli.is_starved());
+        self.failed.is_some() && self.stages.iter().any(starved)
+    }
+
+    /// Takes the next bytes of payload, in any cut.
+    pub fn feed(&mut self, input: &[u8]) {
+        if let (None, Some(first)) = (self.failed, self.stages.first_mut()) {
+            first.feed(input);
+        }
+    }
+
+    /// Decodes on in what was fed, until there is no more of it or its stages have made `bytes`, and a slice each at
+    /// most; calls `content` with the content, in order.
     ///
-    /// `DecodeFailed` if they are not what the codings say, `BodyTooLarge` once the content, or what a stage makes of
-    /// it, is over the limit: then all of it up to the limit has been handed out. A failure is final.
-    ///
-    /// One call takes time in proportion to its input and to what comes out of it: at most what is left of the limit,
-    /// for each stage.
-    pub fn feed(&mut self, input: &[u8], content: &mut impl FnMut(&[u8])) -> Result<(), Failure> {
+    /// `DecodeFailed` if the payload is not what the codings say, `BodyTooLarge` once the content, or what a stage
+    /// makes of it, is over the limit: then all of it up to the limit has been handed out. A failure is final.
+    pub fn go_on(&mut self, bytes: usize, content: &mut impl FnMut(&[u8])) -> Result<Backlog, Failure> {
         if let Some(failure) = self.failed {
             return Err(failure);
         }
-        let (limit_bytes, content_bytes) = (self.limit_bytes, &mut self.content_bytes);
-        let result = pass(&mut self.stages, input, &mut |slice| {
-            // The last stage keeps to the limit; where there is none, this does.
-            let room = usize::try_from(limit_bytes - *content_bytes).unwrap_or(usize::MAX);
-            let within = &slice[..slice.len().min(room)];
-            *content_bytes += within.len() as u64;
-            if !within.is_empty() {
-                content(within);
-            }
-            if within.len() == slice.len() { Ok(()) } else { Err(Failure::BodyTooLarge) }
-        });
+        let result = self.decode(bytes, content);
         self.failed = result.err();
         result
     }
 
-    /// The body has ended. `DecodeFailed` if a coding has not, unless nothing at all was fed.
+    fn decode(&mut self, bytes: usize, content: &mut impl FnMut(&[u8])) -> Result<Backlog, Failure> {
+        let mut buffer = [0; DECODED_SLICE_BYTES];
+        let mut made_bytes = 0;
+        // The last first: what is wrong further up comes after what was right, and nothing piles up in between.
+        while let Some(at) = self.stages.iter().rposition(|stage| stage.ready) {
+            if made_bytes >= bytes {
+                return Ok(Backlog::Left);
+            }
+            let slice = self.stages[at].go(self.limit_bytes, &mut buffer)?;
+            made_bytes += slice.len();
+            match self.stages.get_mut(at + 1) {
+                _ if slice.is_empty() => {}
+                Some(next) => next.feed(slice),
+                None => {
+                    self.content_bytes += slice.len() as u64;
+                    content(slice);
+                }
+            }
+        }
+        Ok(Backlog::Empty)
+    }
+
+    /// The body has ended, and nothing that was fed is left. `DecodeFailed` if a coding has not ended, unless nothing
+    /// at all was fed.
     pub fn finish(&mut self) -> Result<(), Failure> {
         if self.failed.is_none() && !self.stages.iter().all(Stage::may_end) {
             self.failed = Some(Failure::DecodeFailed);
@@ -153,24 +231,58 @@ impl Decoder {
     }
 }
 
-/// Sends `input` down the chain.
-fn pass(stages: &mut [Stage], input: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
-    match stages.split_first_mut() {
-        _ if input.is_empty() => Ok(()),
-        None => sink(input),
-        Some((first, rest)) => first.decode(input, &mut |slice| pass(rest, slice, sink)),
-    }
-}
-
 impl Stage {
-    fn decode(&mut self, input: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
-        self.began = true;
-        match &mut self.coding {
-            Coding::Gzip(gzip) => gzip.decode(input, &mut self.output, sink),
-            Coding::Deflate(deflate) => deflate.decode(input, &mut self.output, sink),
-            Coding::Brotli(brotli) => brotli.decode(input, &mut self.output, sink),
-            Coding::Unknown => Err(Failure::DecodeFailed),
+    const fn new(coding: Coding) -> Self {
+        Self {
+            coding,
+            began: false,
+            input: Vec::new(),
+            input_at: 0,
+            ready: false,
+            failing: None,
+            handed_out_bytes: 0,
         }
+    }
+
+    fn feed(&mut self, input: &[u8]) {
+        if input.is_empty() {
+            return;
+        }
+        self.input.drain(..self.input_at);
+        self.input_at = 0;
+        self.input.extend_from_slice(input);
+        (self.began, self.ready) = (true, true);
+    }
+
+    /// One go: a slice of output, or what is wrong, or neither.
+    fn go<'a>(
+        &mut self,
+        limit_bytes: u64,
+        buffer: &'a mut [u8; DECODED_SLICE_BYTES],
+    ) -> Result<&'a [u8], Failure> {
+        if let Some(failure) = self.failing {
+            return Err(failure);
+        }
+        let room = usize::try_from(limit_bytes - self.handed_out_bytes).unwrap_or(usize::MAX);
+        // One byte more than there is room for, so that too many are seen.
+        let buffer = &mut buffer[..room.saturating_add(1).min(DECODED_SLICE_BYTES)];
+        let mut input = &self.input[self.input_at..];
+        let go = match &mut self.coding {
+            Coding::Gzip(gzip) => gzip.go(&mut input, buffer),
+            Coding::Deflate(deflate) => deflate.go(&mut input, buffer),
+            Coding::Brotli(brotli) => brotli.go(&mut input, buffer),
+            Coding::Unknown => Go::FAILED,
+        };
+        self.input_at = self.input.len() - input.len();
+        let within = &buffer[..go.made_bytes.min(room)];
+        self.handed_out_bytes += within.len() as u64;
+        if within.len() < go.made_bytes {
+            self.failing = Some(Failure::BodyTooLarge);
+        } else if go.failed {
+            self.failing = Some(Failure::DecodeFailed);
+        }
+        self.ready = go.ready || self.failing.is_some();
+        Ok(within)
     }
 
     fn may_end(&self) -> bool {
@@ -184,49 +296,21 @@ impl Stage {
     }
 }
 
-impl Output {
-    /// How many bytes a stage may make at once: one more than there is room for, so that too many are seen.
-    fn slice_bytes(&self) -> usize {
-        let room = usize::try_from(self.limit_bytes - self.handed_out_bytes).unwrap_or(usize::MAX);
-        room.saturating_add(1).min(DECODED_SLICE_BYTES)
-    }
-
-    fn hand_out(&mut self, slice: &[u8], sink: &mut Sink<'_>) -> Result<(), Failure> {
-        let room = usize::try_from(self.limit_bytes - self.handed_out_bytes).unwrap_or(usize::MAX);
-        let within = &slice[..slice.len().min(room)];
-        self.handed_out_bytes += within.len() as u64;
-        if !within.is_empty() {
-            sink(within)?;
-        }
-        if within.len() == slice.len() { Ok(()) } else { Err(Failure::BodyTooLarge) }
-    }
-}
-
-/// Inflates from the front of `input` until it is used up or the stream ends; says whether that is so.
-fn inflate(
-    inflater: &mut Decompress,
-    input: &mut &[u8],
-    output: &mut Output,
-    sink: &mut Sink<'_>,
-) -> Result<bool, Failure> {
-    let mut buffer = [0; DECODED_SLICE_BYTES];
-    loop {
-        let buffer = &mut buffer[..output.slice_bytes()];
-        let (in_before, out_before) = (inflater.total_in(), inflater.total_out());
-        let result = inflater.decompress(input, buffer, FlushDecompress::None);
-        let taken = usize::try_from(inflater.total_in() - in_before).unwrap_or(usize::MAX);
-        let made = usize::try_from(inflater.total_out() - out_before).unwrap_or(usize::MAX);
-        *input = input.get(taken..).ok_or(Failure::DecodeFailed)?;
-        output.hand_out(buffer.get(..made).ok_or(Failure::DecodeFailed)?, sink)?;
-        match result {
-            Err(_) => return Err(Failure::DecodeFailed),
-            Ok(Status::StreamEnd) => return Ok(true),
-            // A buffer that was filled may not have held all.
-            Ok(_) if input.is_empty() && made < buffer.len() => return Ok(false),
-            Ok(_) if taken == 0 && made == 0 => return Err(Failure::DecodeFailed),
-            Ok(_) => {}
-        }
-    }
+/// Inflates from the front of `input` into `buffer`, once; and whether the stream has ended.
+fn inflate(inflater: &mut Decompress, input: &mut &[u8], buffer: &mut [u8]) -> (Go, bool) {
+    let (in_before, out_before) = (inflater.total_in(), inflater.total_out());
+    let result = inflater.decompress(input, buffer, FlushDecompress::None);
+    let taken_bytes = usize::try_from(inflater.total_in() - in_before).unwrap_or(usize::MAX);
+    let made_bytes = usize::try_from(inflater.total_out() - out_before).unwrap_or(usize::MAX);
+    let (Some(rest), true) = (input.get(taken_bytes..), made_bytes <= buffer.len()) else {
+        return (Go::FAILED, false);
+    };
+    let stuck = taken_bytes == 0 && made_bytes == 0 && !input.is_empty();
+    *input = rest;
+    let ended = matches!(result, Ok(Status::StreamEnd));
+    // A buffer that was filled may not have held all.
+    let ready = !input.is_empty() || made_bytes == buffer.len() && !ended;
+    (Go { made_bytes, ready, failed: result.is_err() || stuck && !ended }, ended)
 }
 
 /// RFC 1952. The wrapper is taken apart here, byte by byte, because members repeat; zlib knows one.
@@ -283,24 +367,22 @@ impl fmt::Debug for Gzip {
 }
 
 impl Gzip {
-    fn decode(&mut self, mut input: &[u8], output: &mut Output, sink: &mut Sink<'_>) -> Result<(), Failure> {
-        while let Some((&byte, after)) = input.split_first() {
-            if self.place != GzipPlace::Content {
-                input = after;
-                self.place = self.wrapper_byte(byte)?;
-                continue;
-            }
-            let check = &mut self.check;
-            let ended = inflate(&mut self.inflater, &mut input, output, &mut |slice| {
-                check.update(slice);
-                sink(slice)
-            })?;
-            if ended {
-                self.number = 0;
-                self.place = GzipPlace::Trailer(0);
+    fn go(&mut self, input: &mut &[u8], buffer: &mut [u8]) -> Go {
+        while self.place != GzipPlace::Content {
+            let Some((&byte, after)) = input.split_first() else { return Go::IDLE };
+            *input = after;
+            match self.wrapper_byte(byte) {
+                Ok(place) => self.place = place,
+                Err(_) => return Go::FAILED,
             }
         }
-        Ok(())
+        let (go, ended) = inflate(&mut self.inflater, input, buffer);
+        self.check.update(&buffer[..go.made_bytes]);
+        if ended {
+            self.number = 0;
+            self.place = GzipPlace::Trailer(0);
+        }
+        go
     }
 
     fn wrapper_byte(&mut self, byte: u8) -> Result<GzipPlace, Failure> {
@@ -398,12 +480,11 @@ impl Gzip {
 /// RFC 1951, with or without the wrapper of RFC 1950.
 #[derive(Default)]
 struct Deflate {
-    /// The first byte, until the second tells whether they are the wrapper's.
-    first: Option<u8>,
+    /// There once two bytes have come, which tell whether they are the wrapper's.
     inflater: Option<Decompress>,
     ended: bool,
     /// Bytes that may still come behind the end.
-    trailing_left: u8,
+    trailing_left: usize,
 }
 
 impl fmt::Debug for Deflate {
@@ -414,34 +495,27 @@ impl fmt::Debug for Deflate {
 
 impl Deflate {
     /// Some servers of old put a check behind a raw stream; curl looks past four bytes, and so do we.
-    const TRAILING_BYTES_MAX: u8 = 4;
+    const TRAILING_BYTES_MAX: usize = 4;
 
-    fn decode(&mut self, mut input: &[u8], output: &mut Output, sink: &mut Sink<'_>) -> Result<(), Failure> {
-        while let Some((&byte, after)) = input.split_first() {
-            if self.ended {
-                self.trailing_left = self.trailing_left.checked_sub(1).ok_or(Failure::DecodeFailed)?;
-                input = after;
-                continue;
-            }
-            if let Some(inflater) = &mut self.inflater {
-                self.ended = inflate(inflater, &mut input, output, sink)?;
-                continue;
-            }
-            input = after;
-            let Some(first) = self.first else {
-                self.first = Some(byte);
-                continue;
-            };
-            let wrapped = is_zlib_header(first, byte);
-            let mut inflater = Decompress::new(wrapped);
-            // A raw stream may be whole within two bytes.
-            let mut start = &[first, byte][..];
-            self.ended = inflate(&mut inflater, &mut start, output, sink)?;
-            let trailing = u8::try_from(start.len()).unwrap_or(u8::MAX);
-            self.trailing_left = if wrapped { 0 } else { Self::TRAILING_BYTES_MAX.saturating_sub(trailing) };
-            self.inflater = Some(inflater);
+    fn go(&mut self, input: &mut &[u8], buffer: &mut [u8]) -> Go {
+        if self.ended {
+            let Some(left) = self.trailing_left.checked_sub(input.len()) else { return Go::FAILED };
+            self.trailing_left = left;
+            *input = &[];
+            return Go::IDLE;
         }
-        Ok(())
+        let inflater = match (&mut self.inflater, *input) {
+            (Some(inflater), _) => inflater,
+            (none, [first, second, ..]) => {
+                let wrapped = is_zlib_header(*first, *second);
+                self.trailing_left = if wrapped { 0 } else { Self::TRAILING_BYTES_MAX };
+                none.insert(Decompress::new(wrapped))
+            }
+            _ => return Go::IDLE,
+        };
+        let (go, ended) = inflate(inflater, input, buffer);
+        self.ended = ended;
+        go
     }
 }
 
@@ -453,15 +527,33 @@ fn is_zlib_header(first: u8, second: u8) -> bool {
 
 /// RFC 7932.
 struct Brotli {
-    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    state: BrotliState<WindowAlloc, StandardAlloc, StandardAlloc>,
     ended: bool,
 }
 
-impl Default for Brotli {
-    fn default() -> Self {
-        let alloc = StandardAlloc::default;
-        // Strict: no windows beyond the 16 MiB of the RFC.
-        Self { state: BrotliState::new_strict(alloc(), alloc(), alloc()), ended: false }
+/// Gives the decoder its bytes, of which all but a few are its window, as long as [`Windows`] has them. It takes an
+/// empty cell for a failure.
+struct WindowAlloc {
+    windows: Windows,
+    refused: bool,
+    standard: StandardAlloc,
+}
+
+impl Allocator<u8> for WindowAlloc {
+    type AllocatedMemory = <StandardAlloc as Allocator<u8>>::AllocatedMemory;
+
+    fn alloc_cell(&mut self, bytes: usize) -> Self::AllocatedMemory {
+        let Some(left) = self.windows.left_bytes().checked_sub(bytes) else {
+            self.refused = true;
+            return Self::AllocatedMemory::default();
+        };
+        self.windows.left_bytes.set(left);
+        <StandardAlloc as Allocator<u8>>::alloc_cell(&mut self.standard, bytes)
+    }
+
+    fn free_cell(&mut self, cell: Self::AllocatedMemory) {
+        self.windows.left_bytes.set(self.windows.left_bytes() + cell.slice().len());
+        <StandardAlloc as Allocator<u8>>::free_cell(&mut self.standard, cell);
     }
 }
 
@@ -472,41 +564,49 @@ impl fmt::Debug for Brotli {
 }
 
 impl Brotli {
-    fn decode(&mut self, input: &[u8], output: &mut Output, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    fn new(windows: &Windows) -> Self {
+        let alloc = StandardAlloc::default;
+        let windows = WindowAlloc { windows: windows.clone(), refused: false, standard: alloc() };
+        // Strict: no windows beyond the 16 MiB of the RFC.
+        Self { state: BrotliState::new_strict(windows, alloc(), alloc()), ended: false }
+    }
+
+    const fn is_starved(&self) -> bool {
+        self.state.alloc_u8.refused
+    }
+
+    fn go(&mut self, input: &mut &[u8], buffer: &mut [u8]) -> Go {
         if self.ended {
-            return Err(Failure::DecodeFailed);
+            return if input.is_empty() { Go::IDLE } else { Go::FAILED };
         }
-        let mut buffer = [0; DECODED_SLICE_BYTES];
-        let mut input_at = 0;
-        loop {
-            let buffer = &mut buffer[..output.slice_bytes()];
-            let (mut input_left, mut room, mut made) = (input.len() - input_at, buffer.len(), 0);
-            let result = BrotliDecompressStream(
-                &mut input_left,
-                &mut input_at,
-                input,
-                &mut room,
-                &mut made,
-                buffer,
-                &mut 0,
-                &mut self.state,
-            );
-            output.hand_out(buffer.get(..made).ok_or(Failure::DecodeFailed)?, sink)?;
-            match result {
-                BrotliResult::ResultSuccess => {
-                    self.ended = true;
-                    return if input_left == 0 { Ok(()) } else { Err(Failure::DecodeFailed) };
-                }
-                BrotliResult::NeedsMoreInput if input_left == 0 => return Ok(()),
-                BrotliResult::NeedsMoreOutput if made > 0 => {}
-                // No progress is no way forward.
-                BrotliResult::NeedsMoreInput
-                | BrotliResult::NeedsMoreOutput
-                | BrotliResult::ResultFailure => {
-                    return Err(Failure::DecodeFailed);
-                }
+        let (mut input_left, mut input_at, mut room, mut made_bytes) = (input.len(), 0, buffer.len(), 0);
+        let result = BrotliDecompressStream(
+            &mut input_left,
+            &mut input_at,
+            input,
+            &mut room,
+            &mut made_bytes,
+            buffer,
+            &mut 0,
+            &mut self.state,
+        );
+        let (Some(rest), true) = (input.get(input_at..), made_bytes <= buffer.len()) else {
+            return Go::FAILED;
+        };
+        *input = rest;
+        let (ready, failed) = match result {
+            BrotliResult::ResultSuccess => {
+                self.ended = true;
+                (!input.is_empty(), false)
             }
-        }
+            BrotliResult::NeedsMoreInput if input.is_empty() => (false, false),
+            BrotliResult::NeedsMoreOutput if made_bytes > 0 => (true, false),
+            // No progress is no way forward.
+            BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput | BrotliResult::ResultFailure => {
+                (false, true)
+            }
+        };
+        Go { made_bytes, ready, failed }
     }
 }
 
@@ -530,19 +630,44 @@ mod tests {
         limit_bytes: u64,
         pieces: impl IntoIterator<Item = &'a [u8]>,
     ) -> (Vec<u8>, Result<(), Failure>) {
-        let mut decoder = Decoder::new(coding.as_bytes(), limit_bytes);
+        decode_in_goes(coding, limit_bytes, usize::MAX, pieces)
+    }
+
+    /// As [`decode`], with goes of so many bytes.
+    fn decode_in_goes<'a>(
+        coding: &str,
+        limit_bytes: u64,
+        go_bytes: usize,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> (Vec<u8>, Result<(), Failure>) {
         let mut content = Vec::new();
+        let Some(mut decoder) = Decoder::new(coding.as_bytes(), limit_bytes, &Windows::default()) else {
+            pieces.into_iter().for_each(|piece| content.extend_from_slice(piece));
+            return (content, Ok(()));
+        };
         for piece in pieces {
-            let result = decoder.feed(piece, &mut |slice: &[u8]| {
-                assert!(!slice.is_empty(), "no empty slices");
-                content.extend_from_slice(slice);
-            });
-            assert_eq!(decoder.content_bytes(), content.len() as u64);
-            assert!(content.len() as u64 <= limit_bytes, "the limit holds");
-            if let Err(failure) = result {
-                let again = decoder.feed(b"x", &mut |_| panic!("content after a failure"));
-                assert_eq!((again, decoder.finish()), (Err(failure), Err(failure)), "a failure is final");
-                return (content, Err(failure));
+            decoder.feed(piece);
+            loop {
+                let before_bytes = content.len();
+                let result = decoder.go_on(go_bytes, &mut |slice: &[u8]| {
+                    assert!(!slice.is_empty(), "no empty slices");
+                    content.extend_from_slice(slice);
+                });
+                let made_bytes = content.len() - before_bytes;
+                assert!(made_bytes < go_bytes.saturating_add(DECODED_SLICE_BYTES), "a go is bounded");
+                assert_eq!(decoder.content_bytes(), content.len() as u64);
+                assert!(content.len() as u64 <= limit_bytes, "the limit holds");
+                match result {
+                    Ok(Backlog::Left) => {}
+                    Ok(Backlog::Empty) => break,
+                    Err(failure) => {
+                        decoder.feed(b"x");
+                        let again = decoder.go_on(go_bytes, &mut |_| panic!("content after a failure"));
+                        assert_eq!(again, Err(failure), "a failure is final");
+                        assert_eq!(decoder.finish(), Err(failure), "a failure is final");
+                        return (content, Err(failure));
+                    }
+                }
             }
         }
         let end = decoder.finish();
@@ -742,7 +867,7 @@ mod tests {
         let page = page();
         let limit_bytes = page.len() as u64;
         let coded = [("gzip", gzip(&page)), ("deflate", raw(&page)), ("br", fixture("page.br"))];
-        for (coding, stream) in coded.into_iter().chain([("", page.clone())]) {
+        for (coding, stream) in coded {
             check_within(coding, limit_bytes, &stream, Ok(&page));
             check_within(coding, limit_bytes - 1, &stream, Err(Failure::BodyTooLarge));
             check_within(coding, 0, &stream, Err(Failure::BodyTooLarge));
@@ -768,6 +893,33 @@ mod tests {
         check("gzip, gzip", &gzip(&bomb), Err(Failure::BodyTooLarge));
     }
 
+    /// What is left of the windows comes back with the decoder, and who finds too little is told apart from who is
+    /// broken.
+    #[test]
+    fn windows_are_counted_and_refused() {
+        let (page, stream) = (page(), fixture("page.br"));
+        let run = |windows: &Windows| {
+            let mut decoder = Decoder::new(b"br", LIMIT_BYTES, windows).unwrap();
+            decoder.feed(&stream);
+            let mut content = Vec::new();
+            let result = decoder.go_on(usize::MAX, &mut |slice| content.extend_from_slice(slice));
+            (result, decoder.is_starved(), content.len(), windows.left_bytes())
+        };
+        let windows = Windows::of(1 << 20);
+        let (result, starved, content_bytes, left_bytes) = run(&windows);
+        assert_eq!((result, starved, content_bytes), (Ok(Backlog::Empty), false, page.len()));
+        assert!(left_bytes <= (1 << 20) - page.len(), "its window was counted: {left_bytes} are left");
+        assert_eq!(windows.left_bytes(), 1 << 20, "and given back");
+        let windows = Windows::of(page.len() / 2);
+        let (result, starved, ..) = run(&windows);
+        assert_eq!((result, starved), (Err(Failure::DecodeFailed), true));
+        assert_eq!(windows.left_bytes(), page.len() / 2);
+        let mut broken = Decoder::new(b"br", LIMIT_BYTES, &windows).unwrap();
+        broken.feed(b"\xff\xff\xff\xff");
+        assert_eq!(broken.go_on(usize::MAX, &mut |_| {}), Err(Failure::DecodeFailed));
+        assert!(!broken.is_starved(), "broken is broken");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
@@ -782,6 +934,32 @@ mod tests {
             let stream = encoder.finish().unwrap();
             let (decoded, end) = decode("gzip", LIMIT_BYTES, random_cuts(&stream, &mut seed.clone()));
             prop_assert_eq!((decoded, end), (content, Ok(())));
+        }
+
+        /// Content, verdict and order do not depend on how much is made at once, of several codings either.
+        #[test]
+        fn goes_of_any_size_come_to_the_same(
+            go_bytes in 1_usize..40_000,
+            limit_bytes in 0_u64..300_000,
+            coding in proptest::sample::select(&["gzip", "deflate", "br", "gzip, gzip", "br, gzip"][..]),
+            broken_at in proptest::option::of(any::<proptest::sample::Index>()),
+            seed in 1_u64..,
+        ) {
+            let mut stream = match coding {
+                "gzip" => gzip(&page()),
+                "deflate" => raw(&page()),
+                "br" => fixture("page.br"),
+                "gzip, gzip" => gzip(&gzip(&page().repeat(3))),
+                _ => gzip(&fixture("page.br")),
+            };
+            if let Some(at) = broken_at {
+                let at = at.index(stream.len());
+                stream[at] ^= 0x10;
+            }
+            let pieces = random_cuts(&stream, &mut seed.clone());
+            let whole = decode(coding, limit_bytes, pieces.iter().copied());
+            let in_goes = decode_in_goes(coding, limit_bytes, go_bytes, pieces.iter().copied());
+            prop_assert!(whole == in_goes);
         }
 
         /// Broken at a random place: nothing panics, and the cut does not decide what becomes of it.

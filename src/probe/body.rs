@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::Expect;
 use crate::http::Response;
-use crate::http::coding::Decoder;
+use crate::http::coding::{Backlog, Decoder, Windows};
 use crate::matcher::{Certainty, Charset, Matcher, Scan, Transcoder, Verdict};
 use crate::sample::{BodyMatch, Failure, NO_PATTERN};
 
@@ -31,6 +31,8 @@ pub struct Body {
     /// The limit is reached: nothing more is looked at.
     full: bool,
     failure: Option<Failure>,
+    /// It could not be decoded for want of memory.
+    starved: bool,
     verdict: Option<Verdict>,
     stages: Option<Box<Stages>>,
 }
@@ -54,6 +56,8 @@ pub enum BodyProgress {
     Enough,
     /// No: something is wrong with it.
     Failed(Failure),
+    /// No: something is wrong with us.
+    Starved,
 }
 
 impl Body {
@@ -69,21 +73,29 @@ impl Body {
                 scan: expect.body.as_ref().map(|matcher| (Arc::clone(matcher), matcher.start())),
             })
         });
-        Self { bytes: 0, bytes_max: expect.body_bytes_max, full: false, failure: None, verdict: None, stages }
+        Self {
+            bytes: 0,
+            bytes_max: expect.body_bytes_max,
+            full: false,
+            failure: None,
+            starved: false,
+            verdict: None,
+            stages,
+        }
     }
 
-    /// The head is whole: how is what follows to be read?
-    pub fn begin(&mut self, response: &Response) {
+    /// The head is whole: how is what follows to be read? Decoders take the memory for their windows from `windows`.
+    pub fn begin(&mut self, response: &Response, windows: &Windows) {
         let Some(stages) = &mut self.stages else { return };
         if let (true, Some(codings)) = (stages.decode, response.content_encoding()) {
-            stages.decoder = Some(Decoder::new(codings, self.bytes_max));
+            stages.decoder = Decoder::new(codings, self.bytes_max, windows);
         }
         if stages.charset == Charset::Auto && stages.scan.is_some() {
             stages.transcoder = Some(Transcoder::declared(stages.charset, response.charset()));
         }
     }
 
-    /// Takes payload.
+    /// Takes payload; [`Self::go_on`] decodes it, if it is coded.
     pub fn push(&mut self, payload: &[u8]) {
         if self.full || self.failure.is_some() {
             return;
@@ -93,22 +105,31 @@ impl Body {
             self.full = self.bytes > self.bytes_max;
             return;
         };
+        match &mut stages.decoder {
+            Some(decoder) => decoder.feed(payload),
+            None => self.look(payload, stages.transcoder.as_mut(), stages.scan.as_mut()),
+        }
+        self.stages = Some(stages);
+    }
+
+    /// Decodes on in what was pushed, some `bytes` of content at most: is there more?
+    pub fn go_on(&mut self, bytes: usize) -> Backlog {
+        if self.full || self.failure.is_some() {
+            return Backlog::Empty;
+        }
+        let Some(mut stages) = self.stages.take() else { return Backlog::Empty };
         let Stages { decoder, transcoder, scan, .. } = &mut *stages;
         let mut look = |decoded: &[u8]| self.look(decoded, transcoder.as_mut(), scan.as_mut());
-        let fed = match decoder {
-            Some(decoder) => decoder.feed(payload, &mut look),
-            None => {
-                look(payload);
-                Ok(())
-            }
-        };
-        match fed {
+        let went = decoder.as_mut().map_or(Ok(Backlog::Empty), |decoder| decoder.go_on(bytes, &mut look));
+        self.starved = decoder.as_ref().is_some_and(Decoder::is_starved);
+        self.stages = Some(stages);
+        match went {
+            Ok(backlog) => return backlog,
             // The decoder stops a bomb at the same limit: what came before it counts.
             Err(Failure::BodyTooLarge) => self.full = true,
             Err(failure) => self.failure = Some(failure),
-            Ok(()) => {}
         }
-        self.stages = Some(stages);
+        Backlog::Empty
     }
 
     /// Decoded bytes.
@@ -142,6 +163,7 @@ impl Body {
     #[must_use]
     pub fn progress(&self, expect: &Expect) -> BodyProgress {
         match (self.failure, self.full, self.verdict) {
+            (Some(_), ..) if self.starved => BodyProgress::Starved,
             (Some(failure), ..) => BodyProgress::Failed(failure),
             (None, true, Some(_)) => BodyProgress::Enough,
             (None, true, None) if expect.body.is_some() => BodyProgress::Failed(Failure::BodyNoVerdict),
@@ -151,8 +173,8 @@ impl Body {
         }
     }
 
-    /// The body is whole: what is wrong with its coding, if anything is. Only now may a pattern that looks at the end
-    /// of the body decide.
+    /// The body is whole, and all of it decoded: what is wrong with its coding, if anything is. Only now may a pattern
+    /// that looks at the end of the body decide.
     pub fn finish(&mut self) -> Result<(), Failure> {
         let Some(stages) = &mut self.stages else { return Ok(()) };
         if let Some(decoder) = &mut stages.decoder {

@@ -18,14 +18,23 @@
 //! depend on how busy we were. While the origin waits for us, to send the request when the connection stands or to
 //! answer a flight of the TLS handshake, time is the agent's too, and lies between two phases, in neither.
 //!
+//! A body that decodes to much more than came is decoded in goes ([`Exchange::catch_up`]), so that nobody waits for it
+//! for long. What comes meanwhile, and that the connection broke, is kept and looked at in its turn, as of the time at
+//! which it came: neither verdict nor phases depend on the goes. Each receive pays for a go, so what is kept is no more
+//! than came while the body was being made, a go for each: of 10 MiB 320 receives, 1.3 MiB, and as much for each
+//! further coding.
+//!
 //! Invariants: phases never overlap and are never negative, and they end at a limit at the latest, however late we
 //! looked. Their sum is the total; what is left out of it is in [`Exchange::agent_ns`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Profile;
 use super::body::{Body, BodyProgress};
 use crate::clock::{Micros, Mono};
+use crate::config;
+use crate::http::coding::{Backlog, Windows};
 use crate::http::{Progress, Response};
 use crate::sample::{ABSENT, Failure, Flags, Phases, clamp_us};
 use crate::tls;
@@ -67,7 +76,38 @@ pub struct Exchange {
     request: Arc<[u8]>,
     response: Response,
     body: Body,
+    windows: Windows,
+    go_bytes: usize,
+    behind: Option<Box<Behind>>,
     tls: Option<Box<Secured>>,
+}
+
+/// What is yet to be looked at while a body is being decoded.
+#[derive(Debug)]
+struct Behind {
+    /// What framing said of the receive that is being decoded, until that is done.
+    undecided: Option<Undecided>,
+    receives: VecDeque<Receive>,
+    /// How the connection broke behind them, and when we saw it.
+    broken: Option<(Broken, Mono)>,
+}
+
+/// A receive that framing has seen, and the decoder not all of.
+#[derive(Debug)]
+struct Undecided {
+    fed: Result<Progress, Failure>,
+    arrived: Mono,
+    /// Since when its bytes wait for us, as far as that is not counted yet, and our handling until then.
+    since: Mono,
+    cpu_ns: u64,
+}
+
+/// A receive that nobody has looked at.
+#[derive(Debug)]
+struct Receive {
+    bytes: Box<[u8]>,
+    arrived: Option<Mono>,
+    seen: Mono,
 }
 
 /// The TLS side of an exchange, and what is to be sent when the handshake is done.
@@ -98,6 +138,8 @@ pub enum Parting {
     Linger,
     /// Nothing at all.
     Close,
+    /// Nothing at all, and the fault is ours: the slot is missed.
+    GiveUp,
 }
 
 /// What ended a connection, or an attempt at one, before the response was whole.
@@ -203,8 +245,23 @@ impl Exchange {
             response: Response::expecting(profile.head_request, profile.expect.fields.clone())
                 .with_body_limit(announced_max),
             body: Body::new(&profile.expect),
+            windows: Windows::default(),
+            go_bytes: config::DECODED_BYTES_PER_GO,
+            behind: None,
             tls,
         }
+    }
+
+    /// The same, with the memory for decoding that all of a shard's share.
+    #[must_use]
+    pub fn sharing(self, windows: &Windows) -> Self {
+        Self { windows: windows.clone(), ..self }
+    }
+
+    /// The same, with goes of another size.
+    #[cfg(test)]
+    pub(super) fn in_goes_of(self, go_bytes: usize) -> Self {
+        Self { go_bytes, ..self }
     }
 
     /// What is to be sent now, if anything: the request on a plain connection that stands, and what TLS wants on
@@ -324,7 +381,57 @@ impl Exchange {
         if input.is_empty() {
             return None;
         }
+        if let Some(behind) = &mut self.behind {
+            behind.receives.push_back(Receive { bytes: input.into(), arrived, seen });
+            return self.catch_up(profile, seen);
+        }
         let arrived = self.clamp_arrival(arrived, seen);
+        self.look_at(profile, input, arrived, seen)
+    }
+
+    /// Whether there is something that came and was not looked at: [`Self::catch_up`] does.
+    #[must_use]
+    pub const fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// One go at what came and was not looked at, of [`config::DECODED_BYTES_PER_GO`].
+    pub fn catch_up(&mut self, profile: &Profile, now: Mono) -> Option<Ending> {
+        let mut behind = self.behind.take()?;
+        let ending = if let Some(undecided) = behind.undecided.take() {
+            if self.body.go_on(self.go_bytes) == Backlog::Left {
+                behind.undecided = Some(undecided);
+                None
+            } else {
+                let Undecided { fed, arrived, since, cpu_ns } = undecided;
+                let ending = self.judge(profile, fed, arrived);
+                if ending.is_some() {
+                    self.waited_ns += now.nanos_since(since).saturating_sub(self.cpu_ns - cpu_ns);
+                }
+                ending
+            }
+        } else if let Some(Receive { bytes, arrived, seen }) = behind.receives.pop_front() {
+            let arrived = self.clamp_arrival(arrived, seen);
+            self.look_at(profile, &bytes, arrived, now)
+        } else {
+            behind.broken.take().map(|(how, seen)| self.broke(profile, how, seen))
+        };
+        // What has just been looked at may be more than a go.
+        let undecided = self.behind.take().and_then(|behind| behind.undecided);
+        behind.undecided = behind.undecided.take().or(undecided);
+        let is_over = behind.undecided.is_none() && behind.receives.is_empty() && behind.broken.is_none();
+        let Some(ending) = ending else {
+            self.behind = (!is_over).then_some(behind);
+            return None;
+        };
+        // Whatever came behind the end, nobody asked for it.
+        let parting =
+            if is_over || ending.parting == Parting::GiveUp { ending.parting } else { Parting::Close };
+        Some(Ending { parting, ..ending })
+    }
+
+    /// Bytes that the kernel had at `arrived`, looked at at `seen`.
+    fn look_at(&mut self, profile: &Profile, input: &[u8], arrived: Mono, seen: Mono) -> Option<Ending> {
         if arrived > self.limit(profile) {
             return Some(self.timed_out(profile));
         }
@@ -349,10 +456,9 @@ impl Exchange {
             self.waited_ns += seen.nanos_since(arrived);
         }
         self.last_byte = arrived;
-        let ending = self.read(profile, input, arrived)?;
-        if !first_input {
-            self.waited_ns += seen.nanos_since(arrived);
-        }
+        let since = if first_input { seen } else { arrived };
+        let ending = self.read(profile, input, arrived, since)?;
+        self.waited_ns += seen.nanos_since(since);
         Some(ending)
     }
 
@@ -375,16 +481,16 @@ impl Exchange {
         }
         let mut ending = None;
         if !plain.is_empty() {
+            let mut since = arrived;
             if self.first_byte.is_none() {
                 self.first_byte = Some(arrived);
                 self.asked.get_or_insert(arrived);
                 self.waited_ns += seen.nanos_since(arrived);
-                ending = self.read(profile, &plain, arrived);
-            } else {
-                ending = self.read(profile, &plain, arrived);
-                if ending.is_some() {
-                    self.waited_ns += seen.nanos_since(arrived);
-                }
+                since = seen;
+            }
+            ending = self.read(profile, &plain, arrived, since);
+            if ending.is_some() {
+                self.waited_ns += seen.nanos_since(since);
             }
         }
         if let Some(tls) = &mut self.tls {
@@ -393,8 +499,8 @@ impl Exchange {
         ending
     }
 
-    /// Plaintext of the response.
-    fn read(&mut self, profile: &Profile, plain: &[u8], arrived: Mono) -> Option<Ending> {
+    /// Plaintext of the response, whose waiting for us is counted up to `since`.
+    fn read(&mut self, profile: &Profile, plain: &[u8], arrived: Mono, since: Mono) -> Option<Ending> {
         let (response, body) = (&mut self.response, &mut self.body);
         let mut rest = plain;
         if response.status().is_none() {
@@ -404,11 +510,29 @@ impl Exchange {
                 Err(failure) => return Some(self.ending(Some(failure), arrived)),
             }
             response.status()?;
-            body.begin(response);
+            body.begin(response, &self.windows);
         }
         let fed = response.feed(rest, &mut |payload| body.push(payload));
-        let progress = body.progress(&profile.expect);
+        if body.go_on(self.go_bytes) == Backlog::Left {
+            let undecided = Undecided { fed, arrived, since, cpu_ns: self.cpu_ns };
+            self.behind = Some(Box::new(Behind {
+                undecided: Some(undecided),
+                receives: VecDeque::new(),
+                broken: None,
+            }));
+            return None;
+        }
+        self.judge(profile, fed, arrived)
+    }
+
+    /// What framing and body together come to, when all that came has been decoded.
+    fn judge(&mut self, profile: &Profile, fed: Result<Progress, Failure>, arrived: Mono) -> Option<Ending> {
+        let progress = self.body.progress(&profile.expect);
         match (fed, progress) {
+            (_, BodyProgress::Starved) => {
+                let ending = self.ending(None, arrived);
+                Some(Ending { parting: Parting::GiveUp, ..ending })
+            }
             (_, BodyProgress::Failed(failure)) => Some(self.ending(Some(failure), arrived)),
             (Err(Failure::BodyTooLarge), _) if profile.expect.body.is_some() => {
                 match self.body.is_certain() {
@@ -434,7 +558,17 @@ impl Exchange {
     }
 
     /// The connection broke at `seen`, or could not be made.
-    pub fn broken(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Ending {
+    pub fn broken(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Option<Ending> {
+        match &mut self.behind {
+            Some(behind) => {
+                behind.broken.get_or_insert((how, seen));
+                None
+            }
+            None => Some(self.broke(profile, how, seen)),
+        }
+    }
+
+    fn broke(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Ending {
         if seen > self.limit(profile) && deadline_may_come_first(how) {
             return self.timed_out(profile);
         }
@@ -586,6 +720,12 @@ impl Exchange {
     /// Until when the present stage may last.
     fn limit(&self, profile: &Profile) -> Mono {
         self.own_limit(profile).map_or(self.deadline, |(span, from)| self.deadline.min(from + span))
+    }
+
+    /// Whether the present stage may not last beyond `at`.
+    #[must_use]
+    pub fn is_late(&self, profile: &Profile, at: Mono) -> bool {
+        self.limit(profile) <= at
     }
 
     fn timed_out_at(&mut self, profile: &Profile, at: Mono) -> Ending {

@@ -35,7 +35,7 @@ use crate::clock::{Micros, Mono, Wall};
 use crate::config;
 use crate::http::redirect;
 use crate::sample::{
-    ABSENT, BodyMatch, Detail, EndpointId, Failure, Flags, Outcome, Phases, Sample, clamp_us,
+    ABSENT, BodyMatch, Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample, clamp_us,
 };
 use crate::tls;
 
@@ -44,6 +44,8 @@ use crate::tls;
 pub struct Probe {
     scheduled_at: Wall,
     endpoint_id: EndpointId,
+    /// Which of the slot's probes.
+    twin: i16,
     flags: Flags,
     lag: Micros,
     started: Mono,
@@ -89,6 +91,8 @@ pub struct Hop {
 pub enum Next {
     /// The probe is over.
     Done(Verdict),
+    /// It is over, and says nothing of the endpoint: we had no room for the answer.
+    Missed,
     /// Another exchange, at the next hop's place or as another attempt: [`Probe::hop`] says where.
     Again,
 }
@@ -118,6 +122,7 @@ impl Probe {
         Self {
             scheduled_at,
             endpoint_id,
+            twin: 0,
             flags: plan.flags(),
             lag,
             started: now,
@@ -141,12 +146,13 @@ impl Probe {
         }
     }
 
-    /// The same slot's probe of another address: the name was known to have several.
+    /// The same slot's probe of another address, number `number`: the name was known to have several.
     #[must_use]
-    pub fn twin(&self, plan: &Plan) -> Self {
+    pub fn twin(&self, plan: &Plan, number: i16) -> Self {
         let mut twin = Self::start(plan, self.endpoint_id, self.scheduled_at, self.lag, self.started);
         (twin.flags, twin.resolve_us, twin.resolving_since) =
             (self.flags, self.resolve_us, self.resolving_since);
+        twin.twin = number;
         twin
     }
 
@@ -183,8 +189,8 @@ impl Probe {
     }
 
     /// The address is known: it was had at `arrived`, which is `now` unless DNS had to be asked. By as much as we have
-    /// waited since, the deadline moves, ns.
-    pub fn resolved(&mut self, arrived: Mono, now: Mono, stale: bool, asked: bool) -> u64 {
+    /// waited since, the deadline moves.
+    pub fn resolved(&mut self, arrived: Mono, now: Mono, stale: bool, asked: bool) {
         let arrived = arrived.clamp(self.resolving_since, now.max(self.resolving_since));
         self.resolve_us = clamp_us(arrived.min(self.deadline).nanos_since(self.resolving_since) / 1_000);
         let gap_ns = now.nanos_since(arrived);
@@ -196,7 +202,6 @@ impl Probe {
         if asked {
             self.flags = self.flags.with(Flags::DNS_ASKED);
         }
-        gap_ns
     }
 
     /// The present hop has no address: the failure was known at `at`.
@@ -214,23 +219,16 @@ impl Probe {
     }
 
     /// What the exchange had to say left at `at`, `bytes` of it at once. The probe has as much longer as the origin had
-    /// to wait for it, ns.
-    pub fn departed(&mut self, at: Mono, bytes: u64) -> u64 {
+    /// to wait for it.
+    pub fn departed(&mut self, at: Mono, bytes: u64) {
         let owed_ns = self.exchange.as_mut().map_or(0, |exchange| exchange.departed(at, bytes));
         self.deadline = Mono(self.deadline.0 + owed_ns);
-        owed_ns
     }
 
     /// The present hop may not be made, or cannot.
     #[must_use]
     pub fn refused(&self, failure: Failure, now: Mono) -> Ending {
         Ending { failure: Some(failure), at: now.min(self.deadline), parting: Parting::Close }
-    }
-
-    /// The slot that this is the probe of, and how late it started.
-    #[must_use]
-    pub const fn slot(&self) -> (Wall, Micros) {
-        (self.scheduled_at, self.lag)
     }
 
     /// The span of time that the present stage has to itself, if it is limited.
@@ -261,6 +259,9 @@ impl Probe {
     /// The exchange is over, or was never made: is that the verdict, or does it go on? With what it leaves behind.
     /// `seen`: when we know it.
     pub fn ended(&mut self, plan: &Plan, ending: Ending, seen: Mono) -> (Next, Left) {
+        if ending.parting == Parting::GiveUp {
+            return (Next::Missed, self.leave());
+        }
         let redirect = if ending.failure.is_none() { self.redirect(plan) } else { None };
         let (hop, failure) = match redirect {
             Some(Ok(hop)) => (Some(hop), None),
@@ -299,15 +300,21 @@ impl Probe {
     }
 
     /// The next exchange is about to be made. What lies between it and the last one is ours: by so much the deadline
-    /// moves, ns.
-    pub fn go_on(&mut self, now: Mono) -> u64 {
+    /// moves.
+    pub fn go_on(&mut self, now: Mono) {
         let gap_ns = now.nanos_since(self.ended_at);
         self.deadline = Mono(self.deadline.0 + gap_ns);
         // The end has waited for us until we saw it, and has been counted.
         self.agent_ns += now.nanos_since(self.ended_seen);
         self.resolve_us = ABSENT;
         self.resolving_since = now;
-        gap_ns
+    }
+
+    /// What is said of a slot whose probe has nothing to say.
+    #[must_use]
+    pub fn missed(&self, reason: MissReason) -> Sample {
+        let twin = self.twin;
+        Sample { twin, ..Sample::missed(self.scheduled_at, self.endpoint_id, self.lag, reason, self.flags) }
     }
 
     /// What the exchange that is over leaves to the next on its connection.
@@ -343,6 +350,7 @@ impl Probe {
             status,
             outcome: if verdict.failure.is_some() { Outcome::Down } else { Outcome::Up },
             reason: verdict.failure.map_or(0, Failure::code),
+            twin: self.twin,
             detail,
         });
     }
@@ -398,6 +406,7 @@ impl Probe {
             status: self.status(),
             outcome: if failure.is_some() { Outcome::Down } else { Outcome::Up },
             reason: failure.map_or(0, Failure::code),
+            twin: self.twin,
             detail: self.detail(plan, u8::try_from(self.steps.len() + 1).unwrap_or(u8::MAX)),
         }
     }

@@ -1,13 +1,19 @@
 //! Tests at the boundary of the probe machine: what happened, and when, against the sample that must follow.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use url::Host;
 
 use super::*;
+use crate::http::coding::Windows;
+use crate::http::invariants::random_cuts;
 use crate::http::request::{Parts, Template};
+use crate::matcher::{Budgets, Compiler, Patterns};
 
 const START: Mono = Mono(1_000_000_000_000);
 const TIMEOUT: Micros = Micros(1_000);
@@ -90,7 +96,7 @@ fn run(plan: &Plan, probe: &mut Probe, steps: &[Step]) -> Option<Ending> {
         Bytes(bytes, arrived, seen) => {
             exchange(probe).received(profile, bytes.as_bytes(), arrived.map(at), at(seen))
         }
-        Break(how, us) => Some(exchange(probe).broken(profile, how, at(us))),
+        Break(how, us) => exchange(probe).broken(profile, how, at(us)),
         Deadline => Some(exchange(probe).timed_out(profile)),
     })
 }
@@ -499,7 +505,7 @@ proptest! {
                     let arrived = stamp.map(|off_ns| Mono(seen.0.saturating_add_signed(off_ns)));
                     exchange.received(&plan.profile, bytes.as_bytes(), arrived, seen)
                 }
-                Event::Break(how) => Some(exchange.broken(&plan.profile, *how, seen)),
+                Event::Break(how) => exchange.broken(&plan.profile, *how, seen),
             };
             if ending.is_some() {
                 break;
@@ -527,4 +533,131 @@ fn an_origin_that_waited_for_us_has_as_much_longer() {
         assert_eq!((sample.failure(), sample.total_us, sample.agent_us), (failure, total_us, 800));
         assert_eq!(sample.phases.processing_us, 900);
     }
+}
+
+/// A response with a coded body, and how its origin ends it.
+#[derive(Clone, Debug)]
+struct Coded {
+    response: Vec<u8>,
+    closes: bool,
+}
+
+/// Bodies of a few goes, framed in every way, whole, broken or cut off, with something behind or not.
+fn coded() -> impl Strategy<Value = Coded> {
+    let body = (0_usize..60_000, any::<bool>(), proptest::option::of(any::<proptest::sample::Index>()));
+    (body, 0_u8..3, 0_usize..3, any::<bool>()).prop_map(
+        |((body_bytes, ok, broken_at), framing, surplus_bytes, twice)| {
+            let mut body = vec![b'x'; body_bytes];
+            if ok {
+                body.splice(body_bytes / 2..body_bytes / 2, *b"all is ok");
+            }
+            for _ in 0..=u8::from(twice) {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+                encoder.write_all(&body).unwrap();
+                body = encoder.finish().unwrap();
+            }
+            if let Some(at) = broken_at {
+                let at = at.index(body.len());
+                body[at] ^= 4;
+            }
+            let codings = if twice { "gzip, gzip" } else { "gzip" };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {codings}\r\n");
+            let length = body.len();
+            let mut response = match framing {
+                0 => [format!("{head}Content-Length: {length}\r\n\r\n").into_bytes(), body].concat(),
+                1 => {
+                    let head = format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n");
+                    [head.into_bytes(), body, b"\r\n0\r\n\r\n".to_vec()].concat()
+                }
+                _ => [format!("{head}\r\n").into_bytes(), body].concat(),
+            };
+            if framing < 2 {
+                response.resize(response.len() + surplus_bytes, b'!');
+            }
+            Coded { response, closes: framing == 2 || surplus_bytes == 1 }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// What a sample says does not depend on how much of a body is decoded at once, nor on when we get to it.
+    #[test]
+    fn goes_of_any_size_make_the_same_sample(
+        coded in coded(),
+        go_bytes in 1_usize..50_000,
+        goes_between in 0_usize..4,
+        body_bytes_max in 1_u64..70_000,
+        body_stop in any::<bool>(),
+        asks in any::<bool>(),
+        seed in 1_u64..,
+        gap_us in 0_i64..80,
+    ) {
+        let patterns = Patterns { body_match: vec!["is ok".to_owned()], body_forbid: Vec::new() };
+        let matcher = Compiler::new(Budgets::default()).compile(&patterns).unwrap();
+        let body = asks.then_some(matcher);
+        let expect = Expect { decode: true, body_bytes_max, body_stop, body, ..Expect::default() };
+        let plan = plan_of(Profile { timeout: TIMEOUT, redirects: 0, expect, ..Profile::default() });
+        let pieces = random_cuts(&coded.response, &mut seed.clone());
+        let ends = |go_bytes: usize, goes_between: usize| {
+            let profile = &plan.profile;
+            let mut probe = start(&plan, false);
+            let whole = probe.exchange.take().unwrap();
+            probe.exchange = Some(whole.in_goes_of(go_bytes));
+            assert_eq!(exchange(&mut probe).connected(profile, None, at(10)), None);
+            say(&mut probe, at(10));
+            let exchange = exchange(&mut probe);
+            let mut ending = None;
+            let mut us = 20;
+            for piece in &pieces {
+                ending = exchange.received(profile, piece, Some(at(us)), at(us + 1));
+                for _ in 0..goes_between {
+                    ending = ending.or_else(|| exchange.catch_up(profile, at(us + 2)));
+                }
+                us += gap_us;
+                if ending.is_some() {
+                    break;
+                }
+            }
+            if ending.is_none() && coded.closes {
+                ending = exchange.broken(profile, Broken::Closed, at(us));
+            }
+            while ending.is_none() && exchange.is_behind() {
+                ending = exchange.catch_up(profile, at(us + 5));
+            }
+            let ending = ending.unwrap_or_else(|| exchange.timed_out(profile));
+            let sample = sample(&plan, probe, ending, 0);
+            let flags = Flags(sample.flags.0 & !Flags::TAINTED.0);
+            // How long what came has waited for us does depend on it.
+            (ending, Sample { agent_us: 0, cpu_ns: 0, flags, ..sample })
+        };
+        let (ending, expected) = ends(usize::MAX, 0);
+        let (in_goes, found) = ends(go_bytes, goes_between);
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!((in_goes.failure, in_goes.at), (ending.failure, ending.at));
+        // What comes behind the end is seen with it, and the connection is not lingered on.
+        prop_assert!(in_goes.parting == ending.parting || in_goes.parting == Parting::Close);
+    }
+}
+
+#[test]
+fn a_body_that_we_have_no_memory_for_is_a_missed_slot() {
+    let expect = Expect { decode: true, ..Expect::default() };
+    let plan = plan_of(Profile { timeout: TIMEOUT, expect, ..Profile::default() });
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/http/coding/page.br");
+    let coded = std::fs::read(path).unwrap();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: {}\r\n\r\n", coded.len());
+    let mut probe = start(&plan, false);
+    let whole = probe.exchange.take().unwrap();
+    probe.exchange = Some(whole.sharing(&Windows::of(8 * 1024)));
+    assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(10)), None);
+    say(&mut probe, at(10));
+    let response = [head.as_bytes(), &coded].concat();
+    let ending = exchange(&mut probe).received(&plan.profile, &response, Some(at(20)), at(30)).unwrap();
+    assert_eq!(ending.parting, Parting::GiveUp);
+    assert!(matches!(probe.ended(&plan, ending, at(30)), (Next::Missed, _)));
+    let sample = probe.missed(MissReason::Overload);
+    assert_eq!((sample.outcome, sample.reason), (Outcome::Missed, MissReason::Overload.code()));
+    assert_eq!((sample.ts, sample.endpoint_id), (Wall(5), EndpointId(7)));
 }

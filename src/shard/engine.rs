@@ -45,6 +45,7 @@ use crate::clock::{Micros, Mono, Reading, Wall};
 use crate::config;
 use crate::dns::{Action, Known, Lookup, Mode, NameId, QueryId, Resolver, Transport};
 use crate::endpoint::Connection;
+use crate::http::coding::Windows;
 use crate::policy::Policy;
 use crate::probe::{
     Broken, ClosePolicy, Ending, Exchange, HostPort, Next, Parting, Plan, Probe, Profile, Source, Timeouts,
@@ -149,7 +150,8 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct Finished {
     flight: Box<Flight>,
-    verdict: Verdict,
+    /// `None` if its slot is missed after all.
+    verdict: Option<Verdict>,
 }
 
 /// Bounds of one shard.
@@ -207,7 +209,7 @@ pub struct Engine {
     ready: VecDeque<u32>,
     probes: Slab<Box<Flight>>,
     conns: Slab<Conn>,
-    /// When each probe must have its verdict, by the probe's index.
+    /// When each probe must have its verdict, by the probe's index; not later than that.
     totals: Deadlines,
     /// When its present stage must be over, likewise.
     stages: Deadlines,
@@ -220,6 +222,9 @@ pub struct Engine {
     questions: HashMap<QueryId, ConnId>,
     /// Probes that have something to do at the next [`Engine::settle`].
     loose_ends: Vec<ProbeId>,
+    /// Probes of which something came that was not looked at yet.
+    behind: VecDeque<ProbeId>,
+    windows: Windows,
     dns_stirred: bool,
     /// The resolver may have more to ask than a turn has time for.
     asks_left: bool,
@@ -263,11 +268,22 @@ struct Flight {
     conn: Option<ConnId>,
     /// An exchange has ended, and the next is to begin.
     again: bool,
+    /// It is among those that are behind,
+    behind: bool,
+    /// and late if the limit of its time is not after this, when everything that came by now has been looked at.
+    overdue: Option<Mono>,
     /// The name that its present hop leads to, if that is not the endpoint's own.
     borrowed: Option<NameId>,
     /// The address that it counts for.
     counted: Option<IpAddr>,
     probe: Probe,
+}
+
+impl Flight {
+    const fn new(endpoint: u32, probe: Probe) -> Self {
+        let (conn, borrowed, counted) = (None, None, None);
+        Self { endpoint, conn, again: false, behind: false, overdue: None, borrowed, counted, probe }
+    }
 }
 
 #[derive(Debug)]
@@ -331,6 +347,8 @@ impl Engine {
             waiting: HashMap::new(),
             questions: HashMap::new(),
             loose_ends: Vec::new(),
+            behind: VecDeque::new(),
+            windows: Windows::default(),
             dns_stirred: true,
             asks_left: false,
             doubts: [0; 3],
@@ -392,8 +410,8 @@ impl Engine {
     /// When to come back if nothing happens: the next slot or the next deadline.
     #[must_use]
     pub fn next_wake(&self, now: Mono) -> Option<Mono> {
-        let asks = self.asks_left.then_some(now);
-        [asks, self.next_due(now), self.next_deadline()].into_iter().flatten().min()
+        let busy = (self.asks_left || self.is_behind()).then_some(now);
+        [busy, self.next_due(now), self.next_deadline()].into_iter().flatten().min()
     }
 
     /// Not later than the first deadline.
@@ -417,12 +435,38 @@ impl Engine {
 
     /// Ends what has run out of time.
     pub fn expire(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
-        while let Some(key) = self.out_of_time(now, wire) {
-            let flight = self.probes.at(key).expect("only what lives is armed");
-            let plan = &self.watched[flight.endpoint as usize].plan;
-            let ending = flight.probe.timed_out(plan, now);
-            if let Some(finished) = self.ended(key, ending, now, wire) {
-                self.report(finished, 0, record);
+        while let Some(index) = self.totals.due(now) {
+            let key = self.probes.key_at(index).expect("only what lives is armed");
+            let flight = self.probes.at(key).expect("the key is fresh");
+            let (conn, deadline) = (flight.conn, flight.probe.deadline());
+            if now >= deadline && self.is_doubtful(0, conn, wire) {
+                break;
+            }
+            self.totals.disarm(index);
+            let flight = self.probes.at(key).expect("as above");
+            if now < deadline {
+                // It has moved by what the origin had to wait for us.
+                let class = self.totals.class(look_again_after(deadline.nanos_since(now) / 1_000));
+                self.totals.arm(index, class, now);
+            } else if flight.behind {
+                // What came in time is looked at before anything is called late.
+                flight.overdue = Some(Mono::NEVER);
+            } else {
+                self.time_up(key, now, wire, record);
+            }
+        }
+        while let Some(index) = self.stages.due(now) {
+            let key = self.probes.key_at(index).expect("only what lives is armed");
+            let conn = self.probes.at(key).expect("the key is fresh").conn;
+            if self.is_doubtful(1, conn, wire) {
+                break;
+            }
+            self.stages.disarm(index);
+            let flight = self.probes.at(key).expect("as above");
+            if flight.behind {
+                flight.overdue.get_or_insert(now);
+            } else {
+                self.time_up(key, now, wire, record);
             }
         }
         while let Some(index) = self.lingers.expire(now) {
@@ -438,25 +482,44 @@ impl Engine {
         self.settle(now, wire, record);
     }
 
-    /// A probe whose time is over, and of which nothing has come in meanwhile.
+    /// Whether something has come in meanwhile for what is out of time on `conn`, or, without one, waits for its name.
     ///
     /// Whatever arrived before the deadline must be looked at before the endpoint is called late: we may have been
     /// stopped since, and that is not its fault. What arrived after it ends the probe by its stamp.
-    fn out_of_time(&mut self, now: Mono, wire: &mut impl Wire) -> Option<ProbeId> {
-        for (deadlines, doubt) in [&mut self.totals, &mut self.stages].into_iter().zip(&mut self.doubts) {
-            let Some(index) = deadlines.due(now) else { continue };
-            let key = self.probes.key_at(index).expect("only what lives is armed");
-            let has_news = match self.probes.at(key).and_then(|flight| flight.conn) {
-                Some(conn) => wire.has_news(conn),
-                // It waits for its name.
-                None => has_news(self.questions.values(), wire),
-            };
-            if !doubted(doubt, has_news) {
-                deadlines.disarm(index);
-                return Some(key);
-            }
+    fn is_doubtful(&mut self, which: usize, conn: Option<ConnId>, wire: &mut impl Wire) -> bool {
+        let has_news = match conn {
+            Some(conn) => wire.has_news(conn),
+            None => has_news(self.questions.values(), wire),
+        };
+        doubted(&mut self.doubts[which], has_news)
+    }
+
+    fn time_up(&mut self, key: ProbeId, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let plan = &self.watched[flight.endpoint as usize].plan;
+        let ending = flight.probe.timed_out(plan, now);
+        self.end_and_report(key, ending, now, wire, record);
+    }
+
+    /// Whether something came that was not looked at yet: [`Self::catch_up`] does.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
+    /// One go at what came and was not looked at, of the probe that has waited for longest. What it is on, and whether
+    /// that ended it: to be reported with what it cost, or charged, and settled, like what comes of [`Self::handle`].
+    pub fn catch_up(&mut self, now: Mono, wire: &mut impl Wire) -> Option<(ConnId, Option<Finished>)> {
+        loop {
+            let key = self.behind.pop_front()?;
+            // It may have ended since.
+            let Some(flight) = self.probes.at(key) else { continue };
+            flight.behind = false;
+            let (Some(conn), Some(exchange)) = (flight.conn, flight.probe.exchange()) else { continue };
+            let plan = &self.watched[flight.endpoint as usize].plan;
+            let ending = exchange.catch_up(&plan.profile, now);
+            return Some((conn, self.looked_at(key, ending, now, wire)));
         }
-        None
     }
 
     /// Takes note of what happened at `seen`; the probe that this ended, if any. What is to be done about it is done
@@ -550,20 +613,38 @@ impl Engine {
             }
             Event::Broken(how) => {
                 self.counters.portless += u64::from(how == Broken::NoPort);
-                Some(exchange.broken(profile, how, seen))
+                exchange.broken(profile, how, seen)
             }
             Event::Released => None,
         };
-        match ending {
-            Some(ending) => self.ended(key, ending, seen, wire),
-            None => {
-                if exchange.is_tls() {
-                    self.loose_ends.push(key);
-                }
-                self.arm_stage(key, seen);
-                None
-            }
+        self.looked_at(key, ending, seen, wire)
+    }
+
+    /// Something that came for a probe was looked at, and this is what came of it.
+    fn looked_at(
+        &mut self,
+        key: ProbeId,
+        ending: Option<Ending>,
+        now: Mono,
+        wire: &mut impl Wire,
+    ) -> Option<Finished> {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let plan = &self.watched[flight.endpoint as usize].plan;
+        let exchange = flight.probe.exchange().expect("something came for it");
+        let (is_tls, is_behind) = (exchange.is_tls(), exchange.is_behind());
+        let late = !is_behind && flight.overdue.take().is_some_and(|at| exchange.is_late(&plan.profile, at));
+        let ending = ending.or_else(|| late.then(|| flight.probe.timed_out(plan, now)));
+        if let Some(ending) = ending {
+            return self.ended(key, ending, now, wire);
         }
+        if is_behind && !std::mem::replace(&mut flight.behind, true) {
+            self.behind.push_back(key);
+        }
+        if is_tls {
+            self.loose_ends.push(key);
+        }
+        self.arm_stage(key, now);
+        None
     }
 
     /// Does what the last events ask for: answers of TLS, next hops and attempts, questions to DNS and what waited for
@@ -599,12 +680,15 @@ impl Engine {
     /// Hands out the samples of a probe that has ended, with `cpu_ns` of handling added.
     pub fn report(&mut self, finished: Finished, cpu_ns: u64, record: &mut impl FnMut(Sample)) {
         let Finished { flight, verdict } = finished;
-        flight.probe.samples(verdict, cpu_ns, &mut |sample: Sample| {
-            if sample.detail.step == 0 {
-                self.restraint.ended(Micros(sample.agent_us.max(0).unsigned_abs().into()));
-            }
-            record(sample);
-        });
+        match verdict {
+            Some(verdict) => flight.probe.samples(verdict, cpu_ns, &mut |sample: Sample| {
+                if sample.detail.step == 0 {
+                    self.restraint.ended(Micros(sample.agent_us.max(0).unsigned_abs().into()));
+                }
+                record(sample);
+            }),
+            None => record(flight.probe.missed(MissReason::Overload)),
+        }
     }
 
     /// Closes every connection that no probe is on.
@@ -670,9 +754,7 @@ impl Engine {
             return;
         }
         let probe = Probe::start(&watched.plan, watched.id, slot.at, slot.lag, now);
-        let flight =
-            Box::new(Flight { endpoint, conn: None, again: false, borrowed: None, counted: None, probe });
-        let Ok(key) = self.probes.insert(flight) else {
+        let Ok(key) = self.probes.insert(Box::new(Flight::new(endpoint, probe))) else {
             self.miss(endpoint, &slot, MissReason::InflightLimit, record);
             return;
         };
@@ -775,22 +857,15 @@ impl Engine {
             return;
         };
         if watched.plan.profile.every_address && flight.probe.is_first() {
-            for ip in others {
+            for (number, ip) in (1..).zip(others) {
                 self.counters.due += 1;
                 let watched = &mut self.watched[endpoint as usize];
                 let original = self.probes.at(key).expect("as above");
-                let (twin_slot, twin) = (original.probe.slot(), original.probe.twin(&watched.plan));
-                let flight = Box::new(Flight {
-                    endpoint,
-                    conn: None,
-                    again: false,
-                    borrowed: None,
-                    counted: None,
-                    probe: twin,
-                });
-                let Ok(twin) = self.probes.insert(flight) else {
-                    let slot = Slot { at: twin_slot.0, lag: twin_slot.1, late: false };
-                    self.miss(endpoint, &slot, MissReason::InflightLimit, record);
+                let twin = original.probe.twin(&watched.plan, number);
+                let missed = twin.missed(MissReason::InflightLimit);
+                let Ok(twin) = self.probes.insert(Box::new(Flight::new(endpoint, twin))) else {
+                    self.counters.missed += 1;
+                    record(missed);
                     continue;
                 };
                 watched.in_flight += 1;
@@ -817,7 +892,8 @@ impl Engine {
             session.map(|session| *session),
             now,
             flight.probe.deadline(),
-        );
+        )
+        .sharing(&self.windows);
         flight.conn = Some(conn);
         flight.probe.begin(address, exchange);
         self.say(key, conn, wire);
@@ -866,6 +942,7 @@ impl Engine {
             }
         };
         let exchange = Exchange::fresh(profile, &request, session, now, flight.probe.deadline());
+        let exchange = exchange.sharing(&self.windows);
         let route = Route { address, transport: Transport::Tcp, source: profile.source.as_ref() };
         let opened = match self.conns.insert(Conn::Probing(key)) {
             Ok(conn) => match wire.open(conn, route) {
@@ -908,19 +985,7 @@ impl Engine {
         let flight = self.probes.at(key).expect("the caller has it");
         let Some(output) = flight.probe.exchange().and_then(Exchange::take_output) else { return };
         let Departure { at, bytes } = wire.send(conn, &output);
-        let owed_ns = flight.probe.departed(at, bytes);
-        self.postpone(key, owed_ns, at);
-    }
-
-    /// The deadline of a probe has moved by what it owes to us. Whether what arrives is in time is for the probe to
-    /// say; this is for what never arrives.
-    fn postpone(&mut self, key: ProbeId, owed_ns: u64, now: Mono) {
-        if owed_ns >= config::AGENT_OWES.as_nanos() {
-            let flight = self.probes.at(key).expect("the caller has it");
-            let watched = &self.watched[flight.endpoint as usize];
-            self.totals.disarm(key.index);
-            self.totals.arm(key.index, self.profiles[watched.profile as usize].total, now);
-        }
+        flight.probe.departed(at, bytes);
     }
 
     /// What a probe left to be done.
@@ -929,11 +994,10 @@ impl Engine {
         match (flight.conn, flight.probe.exchange()) {
             (Some(conn), Some(_)) => self.say(key, conn, wire),
             (None, _) if std::mem::take(&mut flight.again) => {
-                let owed_ns = flight.probe.go_on(now);
+                flight.probe.go_on(now);
                 if let Some(name) = flight.borrowed.take() {
                     self.resolver.release(name);
                 }
-                self.postpone(key, owed_ns, now);
                 self.go(key, None, now, wire, record);
             }
             // It waits for its name.
@@ -994,8 +1058,7 @@ impl Engine {
         let Some(flight) = self.probes.at(key) else { return };
         match result {
             Ok(known) => {
-                let owed_ns = flight.probe.resolved(arrived, now, known.stale, true);
-                self.postpone(key, owed_ns, now);
+                flight.probe.resolved(arrived, now, known.stale, true);
                 self.connect_to(key, known, None, now, wire, record);
             }
             Err(failure) => {
@@ -1035,8 +1098,8 @@ impl Engine {
     /// A probe for which nothing was sent becomes a missed slot after all.
     fn miss_instead(&mut self, key: ProbeId, reason: MissReason, record: &mut impl FnMut(Sample)) {
         let flight = self.land(key);
-        let (at, lag) = flight.probe.slot();
-        self.miss(flight.endpoint, &Slot { at, lag, late: false }, reason, record);
+        self.counters.missed += 1;
+        record(flight.probe.missed(reason));
     }
 
     /// An exchange is over, or was never made: what becomes of its connection, and of its probe.
@@ -1047,7 +1110,7 @@ impl Engine {
         let kept = flight.probe.is_first();
         let conn = flight.conn.take();
         let (next, left) = flight.probe.ended(plan, ending, now);
-        flight.again = matches!(next, Next::Again);
+        (flight.again, flight.overdue) = (matches!(next, Next::Again), None);
         if let Some(conn) = conn {
             let kept = kept.then_some(left.address).flatten();
             self.part(conn, endpoint, ending.parting, kept, left.session, now, wire);
@@ -1061,7 +1124,12 @@ impl Engine {
             Next::Done(verdict) => {
                 let flight = self.land(key);
                 self.counters.sampled += u64::from(!self.watched[endpoint as usize].id.is_canary());
-                Some(Finished { flight, verdict })
+                Some(Finished { flight, verdict: Some(verdict) })
+            }
+            Next::Missed => {
+                let flight = self.land(key);
+                self.counters.missed += u64::from(!self.watched[endpoint as usize].id.is_canary());
+                Some(Finished { flight, verdict: None })
             }
         }
     }
@@ -1163,6 +1231,13 @@ impl SharedProfile {
             limited: profile.timeouts != Timeouts::default(),
         }
     }
+}
+
+/// When to look again at a deadline that is so far away: not later, or just after. Powers of two, so that there are few
+/// spans, and few looks.
+const fn look_again_after(left_us: u64) -> Micros {
+    let least = config::MOVED_DEADLINE_AGAIN;
+    if left_us < least.0 { least } else { Micros(1 << left_us.ilog2()) }
 }
 
 /// A slot on its way to a decision.

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
-use self::engine::{Engine, Event, Limits, Pace, Surroundings};
+use self::engine::{ConnId, Engine, Event, Finished, Limits, Pace, Surroundings};
 use self::ring::Ring;
 use crate::clock::{Micros, Mono};
 use crate::config;
@@ -249,7 +249,30 @@ fn work(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, now: Mono) ->
             break;
         }
     }
+    for _ in 0..config::DECODE_GOES_PER_TURN {
+        let seen = Mono::now();
+        let Some((conn, finished)) = engine.catch_up(seen, ring.sockets()) else { break };
+        account(engine, conn, finished, seen, outlet);
+        engine.settle(Mono::now(), ring.sockets(), &mut |sample| outlet.put(sample));
+    }
     more_due
+}
+
+/// Writes down what handling something cost, which was seen at `seen`, and what it ended; when that was done.
+fn account(
+    engine: &mut Engine,
+    conn: ConnId,
+    finished: Option<Finished>,
+    seen: Mono,
+    outlet: &mut Outlet,
+) -> Mono {
+    let now = Mono::now();
+    let cost_ns = now.nanos_since(seen);
+    match finished {
+        Some(finished) => engine.report(finished, cost_ns, &mut |sample| outlet.put(sample)),
+        None => engine.charge(conn, cost_ns),
+    }
+    now
 }
 
 /// One turn of the ring. The clock is read once per event that carries bytes: the end of handling one is the
@@ -260,18 +283,11 @@ fn turn(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, wait: Option<
         seen = seen.max(reading.mono);
         let costs = matches!(event, Event::Received { .. });
         let finished = engine.handle(conn, event, seen, sockets);
-        let mut record = |sample| outlet.put(sample);
         if costs || finished.is_some() || engine.has_loose_ends() {
-            let now = Mono::now();
-            let cost_ns = now.nanos_since(seen);
-            seen = now;
-            match finished {
-                Some(finished) => engine.report(finished, cost_ns, &mut record),
-                None => engine.charge(conn, cost_ns),
-            }
+            seen = account(engine, conn, finished, seen, outlet);
         }
         if engine.has_loose_ends() {
-            engine.settle(seen, sockets, &mut record);
+            engine.settle(seen, sockets, &mut |sample| outlet.put(sample));
         }
     })
 }

@@ -346,10 +346,7 @@ impl Sockets {
         if !more {
             socket.owed &= !(op as u8);
         }
-        let mut asked_bytes = 0;
-        if op == Op::Send {
-            asked_bytes = socket.sending.take().map_or(0, |(bytes, from)| (bytes.len() - from) as u64);
-        }
+        let sending = if op == Op::Send { socket.sending.take() } else { None };
         if socket.closing {
             return (socket.owed == 0).then(|| {
                 self.release(conn);
@@ -363,16 +360,18 @@ impl Sockets {
                 Some(Event::Connected { round_trip })
             }
             (Op::Send, 0) if let Some(errno) = socket.send_error => Some(Event::Broken(broken(op, errno))),
-            // With MSG_WAITALL the kernel sends all of it or fails; less than all is a failure half-way.
-            (Op::Send, 0..) if u64::from(completion.result.unsigned_abs()) == asked_bytes => {
-                if let Some(bytes) = socket.unsent.take() {
-                    self.push_send(conn, bytes, 0);
-                }
-                Some(Event::Sent(asked_bytes))
-            }
-            (Op::Send, 0..) => {
+            (Op::Send, 0) => {
                 self.send_failed(conn, Errno::PIPE);
                 None
+            }
+            (Op::Send, sent @ 1..) => {
+                let sent = sent.unsigned_abs();
+                let rest = sending.map(|(bytes, from)| (bytes, from + sent as usize));
+                let rest = rest.filter(|(bytes, from)| *from < bytes.len());
+                if let Some((bytes, from)) = rest.or_else(|| Some((socket.unsent.take()?, 0))) {
+                    self.push_send(conn, bytes, from);
+                }
+                Some(Event::Sent(sent.into()))
             }
             (Op::Receive, 0..) => match message {
                 Some(Message { payload: bytes @ [_, ..], stamp_ns }) => {
@@ -664,8 +663,9 @@ fn unpack(user_data: u64) -> Option<(ConnId, Op)> {
 /// Sends bytes that the caller keeps until it has completed.
 fn send_entry(fd: Fd, bytes: &[u8]) -> squeue::Entry {
     let length = u32::try_from(bytes.len()).expect("bounded by REQUEST_BYTES_MAX and TLS framing");
-    // MSG_NOSIGNAL: a broken pipe is an outcome, not a signal. MSG_WAITALL: the kernel goes on after a short write.
-    opcode::Send::new(fd, bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL).build()
+    // MSG_NOSIGNAL: a broken pipe is an outcome, not a signal. Not MSG_WAITALL, with which the kernel goes on after a
+    // short write by itself, and nobody knows how much has left when the time is up.
+    opcode::Send::new(fd, bytes.as_ptr(), length).flags(libc::MSG_NOSIGNAL).build()
 }
 
 fn broken(op: Op, errno: Errno) -> Broken {

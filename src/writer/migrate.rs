@@ -23,20 +23,22 @@ pub(super) struct Applied {
 /// Those of PostgreSQL, in order.
 pub(super) const POSTGRES: &[Migration] = &[
     Migration { version: 1, name: "init", sql: include_str!("../../migrations/postgres/0001_init.sql") },
+    Migration { version: 2, name: "twin", sql: include_str!("../../migrations/postgres/0002_twin.sql") },
     Migration {
-        version: 2,
+        version: 3,
         name: "verdicts",
-        sql: include_str!("../../migrations/postgres/0002_verdicts.sql"),
+        sql: include_str!("../../migrations/postgres/0003_verdicts.sql"),
     },
 ];
 
 /// Those of SQLite, in order.
 pub(super) const SQLITE: &[Migration] = &[
     Migration { version: 1, name: "init", sql: include_str!("../../migrations/sqlite/0001_init.sql") },
+    Migration { version: 2, name: "twin", sql: include_str!("../../migrations/sqlite/0002_twin.sql") },
     Migration {
-        version: 2,
+        version: 3,
         name: "verdicts",
-        sql: include_str!("../../migrations/sqlite/0002_verdicts.sql"),
+        sql: include_str!("../../migrations/sqlite/0003_verdicts.sql"),
     },
 ];
 
@@ -112,6 +114,27 @@ mod tests {
         assert_eq!(versions(&[]), (1..=VERSION).collect::<Vec<_>>());
         assert!(versions(&applied(POSTGRES)).is_empty());
         assert!(check(POSTGRES, &applied(POSTGRES)).is_ok());
+    }
+
+    /// A store of the first version, with a row in each table, brought up to date.
+    #[test]
+    fn rows_of_the_first_version_are_kept() {
+        let store = rusqlite::Connection::open_in_memory().unwrap();
+        store.execute_batch(SQLITE[0].sql).unwrap();
+        let row = "1, 0, 0, 7, 0, -1, 1, -1, 2, 3, 6, 0, 0, 0, 0, 0, 200, 1, 0, 0, -1, 0, 0, 0";
+        store.execute(&format!("INSERT INTO metrics VALUES ({row})"), []).unwrap();
+        store.execute(&format!("INSERT INTO steps VALUES ({row}, 1)"), []).unwrap();
+        for migration in &SQLITE[1..] {
+            store.execute_batch(migration.sql).unwrap();
+        }
+        for view in ["samples", "sample_steps"] {
+            let found =
+                store.query_row(&format!("SELECT endpoint_id, total_ms, twin FROM {view}"), [], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?, row.get::<_, i64>(2)?))
+                });
+            assert_eq!(found, Ok((7, 0.006, 0)), "{view}");
+        }
+        assert_eq!(store.query_row("SELECT count(*) FROM failures", [], |row| row.get::<_, i64>(0)), Ok(0));
     }
 
     #[test]

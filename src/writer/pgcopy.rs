@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! header   "PGCOPY\n\xff\r\n\0"  flags: u32 = 0  extension length: u32 = 0            19 bytes
-//! row      fields: i16 = 24      24 x (length: i32, value)                           190 bytes each (steps: 25, 196)
+//! row      fields: i16 = 25      25 x (length: i32, value)                           196 bytes each (steps: 26, 202)
 //! trailer  -1: i16                                                                     2 bytes
 //! ```
 //!
@@ -22,7 +22,7 @@ use crate::config::COPY_CHUNK_BYTES;
 use crate::sample::Sample;
 
 /// The columns of `metrics`: the widest first, so that no row is padded.
-pub const COLUMNS: [&str; 24] = [
+pub const COLUMNS: [&str; 25] = [
     "ts",
     "address_hi",
     "address_lo",
@@ -47,16 +47,17 @@ pub const COLUMNS: [&str; 24] = [
     "redirects",
     "attempt",
     "body",
+    "twin",
 ];
 
 /// The column that `steps` has on top, at the end.
 pub const STEP_COLUMN: &str = "step";
 
-/// Their widths in bytes: `timestamptz`, 2 x `bigint`, 13 x `integer`, 8 x `smallint`.
-const WIDTHS: [u8; 24] = [8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2];
+/// Their widths in bytes: `timestamptz`, 2 x `bigint`, 13 x `integer`, 9 x `smallint`.
+const WIDTHS: [u8; 25] = [8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2];
 
 /// Bytes of one row of `metrics` on the wire.
-pub const ROW_BYTES: usize = 2 + 24 * 4 + 92;
+pub const ROW_BYTES: usize = 2 + 25 * 4 + 94;
 
 /// Bytes of one row of `steps`.
 pub const STEP_ROW_BYTES: usize = ROW_BYTES + 4 + 2;
@@ -72,7 +73,7 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 /// A row whose values are all zero: the bytes that are the same in every row.
 const TEMPLATE: [u8; ROW_BYTES] = {
     let mut row = [0; ROW_BYTES];
-    row[1] = 24;
+    row[1] = 25;
     let mut at = 2;
     let mut field = 0;
     while field < WIDTHS.len() {
@@ -132,7 +133,7 @@ pub(super) fn address_halves(address: [u8; 16]) -> (i64, i64) {
 #[expect(clippy::big_endian_bytes, reason = "PostgreSQL's wire format is big-endian")]
 fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
     let mut row = TEMPLATE;
-    // The offsets are constants once this is inlined: 24 stores and no branch.
+    // The offsets are constants once this is inlined: 25 stores and no branch.
     let mut at = 2;
     let mut put = |value: &[u8]| {
         row[at + 4..at + 4 + value.len()].copy_from_slice(value);
@@ -165,6 +166,7 @@ fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
     put(&i16::from(detail.redirects).to_be_bytes());
     put(&i16::from(detail.attempt).to_be_bytes());
     put(&(detail.body as i16).to_be_bytes());
+    put(&sample.twin.to_be_bytes());
     row
 }
 
@@ -198,6 +200,7 @@ mod tests {
         status: 404,
         outcome: Outcome::Down,
         reason: Failure::StatusUnexpected.code(),
+        twin: 9,
         flags: Flags(-1),
         detail: Detail {
             address: [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 1],
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_row_follows_the_documented_format() {
-        let expected: [i64; 25] = [
+        let expected: [i64; 26] = [
             0x0102_0304_0506_0708,
             0x2001_0db8_0000_0000,
             -0x00ff_ffff_ffff_ffff,
@@ -276,13 +279,14 @@ mod tests {
             255,
             3,
             4,
+            9,
             200,
         ];
-        assert_eq!(decode(&stream(&[SAMPLE])), [&expected[..24]]);
+        assert_eq!(decode(&stream(&[SAMPLE])), [&expected[..25]]);
         let steps: Vec<u8> = step_chunks(&[SAMPLE]).flatten().collect();
         assert_eq!(decode(&steps), [expected]);
         assert_eq!(address_halves(SAMPLE.detail.address), (expected[1], expected[2]));
-        assert_eq!((ROW_BYTES, STEP_ROW_BYTES), (190, 196));
+        assert_eq!((ROW_BYTES, STEP_ROW_BYTES), (196, 202));
         assert_eq!(COLUMNS.len(), WIDTHS.len());
     }
 

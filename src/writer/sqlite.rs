@@ -409,6 +409,7 @@ fn insert_samples(
             row.detail.redirects.into(),
             row.detail.attempt.into(),
             (row.detail.body as u8).into(),
+            row.twin.into(),
             row.detail.step.into(),
         ];
         insert.execute(params_from_iter(&values[..columns.len()]))?;

@@ -7,11 +7,15 @@
 //! In scope: what an origin may do to us, and when. Out of scope: what we make of it (the engine), and
 //! whether that was right ([`super::check`]), for which [`Character::may_end_as`] says what the truth is.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::clock::{Agenda, Random};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use crate::clock::{Micros, Mono};
 use crate::probe::Broken;
 use crate::sample::Failure;
@@ -44,6 +48,8 @@ pub enum Character {
     LyingLength,
     /// Chunks, at odd cuts.
     Chunked,
+    /// A body that decodes to a thousand times what came.
+    Coded,
     /// A body without end.
     EndlessBody,
     /// A head without end.
@@ -73,7 +79,7 @@ pub enum Character {
 }
 
 /// All of them, to choose from.
-pub const CHARACTERS: [Character; 23] = [
+pub const CHARACTERS: [Character; 24] = [
     Character::Fast,
     Character::Slow,
     Character::HeavyTailed,
@@ -84,6 +90,7 @@ pub const CHARACTERS: [Character; 23] = [
     Character::ClosesEarly,
     Character::LyingLength,
     Character::Chunked,
+    Character::Coded,
     Character::EndlessBody,
     Character::EndlessHead,
     Character::Drip,
@@ -108,7 +115,7 @@ impl Character {
         use Failure as F;
         let timeout = matches!(failure, Some(F::TtfbTimeout | F::TransferTimeout));
         match self {
-            Self::Fast | Self::Chunked | Self::EarlyAnswer => failure.is_none(),
+            Self::Fast | Self::Chunked | Self::Coded | Self::EarlyAnswer => failure.is_none(),
             // What it sends too much may be in the kernel already when the next request leaves.
             Self::Surplus => failure.is_none() || late && matches!(failure, Some(F::MalformedResponse)),
             Self::UntilClose => failure.is_none() || late && timeout,
@@ -203,6 +210,17 @@ fn response(character: Character, random: &mut Random) -> Vec<u8> {
             bytes.extend(b"0\r\n\r\n");
             bytes
         }
+        Character::Coded => {
+            // Some goes at decoding: a few hundred bytes, of which each receive brings a part.
+            let body = vec![b'x'; random_bytes(random, 4 * crate::config::DECODED_BYTES_PER_GO)];
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            let coded =
+                encoder.write_all(&body).and_then(|()| encoder.finish()).expect("memory does not fail");
+            let length = coded.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n");
+            [head.into_bytes(), coded].concat()
+        }
         Character::EndlessBody => b"HTTP/1.1 200 OK\r\n\r\n".to_vec(),
         Character::EndlessHead => b"HTTP/1.1 200 OK\r\n".to_vec(),
         Character::Garbage => {
@@ -217,6 +235,10 @@ fn response(character: Character, random: &mut Random) -> Vec<u8> {
         // At least a byte of body, so that the middle is never the end.
         _ => length(body_bytes + 1, body_bytes + 1),
     }
+}
+
+fn random_bytes(random: &mut Random, bytes_max: usize) -> usize {
+    usize::try_from(random.between(1, bytes_max as u64)).unwrap_or(1)
 }
 
 /// Something that happens to a connection.

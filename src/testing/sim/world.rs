@@ -23,12 +23,12 @@ use crate::dns;
 use crate::endpoint::Connection;
 use crate::http::request::{Parts, Template};
 use crate::policy::Policy;
-use crate::probe::{HostPort, Plan, Profile};
+use crate::probe::{Expect, HostPort, Plan, Profile};
 use crate::sample::{EndpointId, Sample};
 use crate::schedule::Schedule;
 use crate::shard;
 use crate::shard::engine::{
-    Close, ConnId, Departure, Engine, Event, Limits, NoSocket, Pace, Route, Surroundings, Wire,
+    Close, ConnId, Departure, Engine, Event, Finished, Limits, NoSocket, Pace, Route, Surroundings, Wire,
 };
 use crate::shard::origins::Caps;
 use crate::tls;
@@ -371,11 +371,12 @@ impl World {
                 Host::Ipv4(Origin::ip(endpoint))
             };
             let connection = if kept { Connection::Reuse } else { Connection::Fresh };
+            let expect = Expect { decode: character == Character::Coded, ..Expect::default() };
             let plan = Plan {
                 origin: Arc::new(HostPort { tls: false, host, port: Origin::PORT }),
                 pinned: None,
                 request: request.clone(),
-                profile: Arc::new(Profile { timeout, connection, ..Profile::default() }),
+                profile: Arc::new(Profile { timeout, connection, expect, ..Profile::default() }),
             };
             plans.push((id, plan));
             slots.push((endpoint, id, interval));
@@ -515,6 +516,10 @@ impl World {
             self.record(sample)?;
         }
         self.pending = samples;
+        for _ in 0..crate::config::DECODE_GOES_PER_TURN {
+            let Some((key, finished)) = self.engine.catch_up(self.now, &mut self.wire) else { break };
+            self.account(key, finished, self.now)?;
+        }
         self.balance()?;
         Ok(more_due)
     }
@@ -608,6 +613,12 @@ impl World {
             }
         };
         let finished = self.engine.handle(key, event, seen, &mut self.wire);
+        self.account(key, finished, seen)?;
+        self.balance()
+    }
+
+    /// What handling something cost, what it ended, and what is to be done about it.
+    fn account(&mut self, key: ConnId, finished: Option<Finished>, seen: Mono) -> Result<(), String> {
         let cpu_ns = self.agent.between(100, 5_000);
         match finished {
             None => self.engine.charge(key, cpu_ns),
@@ -631,7 +642,7 @@ impl World {
             self.record(sample)?;
         }
         self.pending = samples;
-        self.balance()
+        Ok(())
     }
 
     fn record(&mut self, sample: Sample) -> Result<(), String> {
