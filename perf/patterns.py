@@ -23,7 +23,7 @@ ONE_SHARD = ["--cores", "1"]
 RSS_GROWTH_MIB_MAX = 50
 # Cost is compared between two runs of a minute, on a machine that has other things to do as well.
 SHARE_POINTS_MAX = 10
-# The longest text that `pattern test` takes is 10 MiB; one page is over too soon to be timed.
+# A page is over too soon to be timed.
 SPEED_BYTES = 4_000_000
 SPEED_RUNS = 7
 

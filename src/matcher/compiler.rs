@@ -12,7 +12,7 @@
 //! is unique. In scope: the choice, the sharing, the budgets. Out of scope: threads. Compiling takes up to 0.25 s
 //! for a pattern that nobody should write, so it belongs where no probe waits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -118,23 +118,6 @@ impl Compiler {
             let shared = conjuncts.iter().map(|conjunct| conjunct.engine.lazy_bytes()).sum::<usize>();
             (count + 1, bytes + shared)
         })
-    }
-
-    /// Lets go of what nobody else holds: after endpoints were loaded again.
-    pub fn forget_unused(&mut self) {
-        self.matchers.retain(|_, matcher| Arc::strong_count(matcher) > 1);
-        let kept: HashSet<&String> =
-            self.matchers.keys().flat_map(|kept| kept.body_match.iter().chain(&kept.body_forbid)).collect();
-        self.patterns.retain(|text, _| kept.contains(text));
-        let mut kept_bytes = 0;
-        for tables in self.tables.values_mut() {
-            tables.retain(|table| Arc::strong_count(table) > 1);
-            kept_bytes += tables.iter().map(|table| table.bytes()).sum::<usize>();
-        }
-        self.tables.retain(|_, tables| !tables.is_empty());
-        let lazies = self.patterns.values().flatten().flat_map(|conjuncts| conjuncts.iter());
-        kept_bytes += lazies.map(|conjunct| conjunct.engine.lazy_bytes()).sum::<usize>();
-        self.bytes_total = kept_bytes;
     }
 
     fn pattern(&mut self, text: &str) -> Result<Arc<[Conjunct]>, Fault> {
@@ -252,7 +235,8 @@ fn offset(parsed: &Parsed) -> usize {
 }
 
 fn too_large(parsed: &Parsed, what: &str, budgets: &Budgets) -> Fault {
-    let bounds = format!("{} states or {} bytes", budgets.raw_states_max, budgets.table_bytes_max);
+    let (states, bytes) = (budgets.raw_states_max, budgets.table_bytes_max);
+    let bounds = format!("{states} states or {bytes} bytes, or take too many steps to make");
     let mut message = match &parsed.widest_repeat {
         Some((_, repeat)) => format!(
             "over budget: {what} would have more than {bounds}; the repeat `{repeat}` makes it large: write a \

@@ -1,4 +1,5 @@
-//! The compiler of patterns with lookarounds: derivatives of an alternating automaton.
+//! The compiler of patterns with lookarounds, and of those too large for the other: derivatives of an alternating
+//! automaton.
 //!
 //! What is still to come after some bytes is a formula over states of the alternating automaton, one more
 //! formula per lookbehind (its monitor), and what the last byte was (for `\b` and `^`). The derivative by a

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Read in this order: `syntax` and `parser` (a pattern's tree), `split` (into parts that must all hold), the two
-//! compilers `determinize` (no lookarounds) and `alternating`, `formula`, `derive` (lookarounds), `dfa` (the
+//! compilers `determinize` (no lookarounds) and `alternating`, `formula`, `derive` (all patterns), `dfa` (the
 //! minimal form they share), `table` and `lazy` (what runs), `run` (side by side, verdicts), `compiler` (which of
 //! them, and sharing). What patterns mean is in docs/patterns.md.
 //!
@@ -58,7 +58,7 @@ pub struct Patterns {
 pub enum Tier {
     /// A text, or a choice of texts: a table, and a search for the text where the table is at its start.
     Literal,
-    /// A table made by determinisation.
+    /// A table of a pattern without lookarounds.
     Table,
     /// A table made by derivatives, because there are lookarounds.
     Lookaround,
