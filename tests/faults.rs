@@ -15,7 +15,6 @@ use std::thread;
 use std::time::Duration;
 
 use ringprobe::clock::{Micros, Mono, Reading};
-use ringprobe::config;
 use ringprobe::control::plans::Planner;
 use ringprobe::control::roster::Roster;
 use ringprobe::control::surroundings::Surroundings;
@@ -25,6 +24,7 @@ use ringprobe::sample::{ABSENT, EndpointId, Failure, Flags, MissReason, Outcome,
 use ringprobe::schedule::Schedule;
 use ringprobe::shard::engine::{Limits, Pace};
 use ringprobe::shard::origins::Caps;
+use ringprobe::shard::restraint::Budgets;
 use ringprobe::shard::{Assignment, Shard};
 use ringprobe::testing::origin::{MENU, Origin, OriginOptions};
 use ringprobe::tls::Roots;
@@ -436,7 +436,7 @@ fn probe_until(
         inflight_max: 1_000,
         connections_max: 1_000,
         origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
-        lag_budget: config::LAG_P99_BUDGET,
+        budgets: Budgets::default(),
     };
     let surroundings = Surroundings::of_machine().for_shard(anchor, 0);
     let cpu = core_affinity::get_core_ids().unwrap()[0].id;

@@ -21,6 +21,7 @@ use crate::control::surroundings::Surroundings;
 use crate::control::validity::{Budgets, Evidence};
 use crate::shard::origins::Caps;
 use crate::shard::placement::Placement;
+use crate::shard::restraint;
 use crate::writer::{Snapshot, Store, StoreState, WriterOptions};
 
 /// What `run` and `bench` decide before a node starts.
@@ -47,7 +48,7 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
         placement: placement(session.cores)?,
         workload: session.workload,
         descriptors_max,
-        lag_budget: budgets.lag,
+        budgets: restraint::Budgets { lag: budgets.lag, agent: budgets.agent },
         origin: session.origin,
         surroundings: session.surroundings,
         writer: session.writer,

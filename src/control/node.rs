@@ -27,6 +27,7 @@ use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
 use crate::shard::origins::Caps;
 use crate::shard::placement::Placement;
+use crate::shard::restraint::Budgets;
 use crate::shard::{Assignment, Gauges, Shard};
 use crate::writer::{Judgement, Snapshot, WriterHandle, WriterOptions};
 
@@ -57,8 +58,8 @@ pub struct NodeOptions {
     pub descriptors_max: u64,
     /// What one origin address is spared.
     pub origin: Caps,
-    /// What starts later than this is late: slots are given up when most are.
-    pub lag_budget: Micros,
+    /// When slots are given up.
+    pub budgets: Budgets,
     /// What every shard has beside its endpoints.
     pub surroundings: Surroundings,
     /// Where samples go.
@@ -123,18 +124,11 @@ impl Node {
     /// # Errors
     /// If a thread, an executor or a ring cannot be made.
     pub fn start(roster: Roster, options: NodeOptions) -> io::Result<Self> {
-        let NodeOptions {
-            placement,
-            workload,
-            descriptors_max,
-            lag_budget,
-            origin,
-            surroundings,
-            mut writer,
-        } = options;
+        let NodeOptions { placement, workload, descriptors_max, budgets, origin, surroundings, mut writer } =
+            options;
         let placement_count = placement.shards.len();
         let anchor = Reading::now();
-        let limits = Limits { lag_budget, ..limits(placement.shards.len(), descriptors_max, origin) };
+        let limits = Limits { budgets, ..limits(placement.shards.len(), descriptors_max, origin) };
         let mut parts = parts(roster, placement.shards.len(), workload);
         let canary = (workload == Workload::Scheduled).then(|| canary(&mut parts, &surroundings)).flatten();
         let (producers, consumers): (Vec<_>, Vec<_>) = parts.iter().map(|_| sample_ring()).unzip();
@@ -388,7 +382,7 @@ fn limits(shards: usize, descriptors_max: u64, origin: Caps) -> Limits {
         inflight_max: config::INFLIGHT_MAX,
         connections_max: u32::try_from(share).unwrap_or(u32::MAX).min(1 << 24),
         origin: origin.share(shards),
-        lag_budget: config::LAG_P99_BUDGET,
+        budgets: Budgets::default(),
     }
 }
 

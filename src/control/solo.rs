@@ -20,6 +20,7 @@ use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
 use crate::shard::origins::Caps;
+use crate::shard::restraint::Budgets;
 use crate::shard::{Assignment, Shard};
 use crate::writer::block_on;
 
@@ -101,7 +102,7 @@ pub fn run(roster: Roster, options: &SoloOptions<'_>) -> io::Result<Solo> {
         inflight_max: config::INFLIGHT_MAX,
         connections_max,
         origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
-        lag_budget: config::LAG_P99_BUDGET,
+        budgets: Budgets::default(),
     };
     let surroundings = surroundings.for_shard(anchor, 0);
     let (ports, canary) = (None, None);

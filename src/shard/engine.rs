@@ -39,7 +39,7 @@ use url::Host;
 use super::deadlines::{ClassId, Deadlines};
 use super::origins::{Caps, Origins};
 use super::random::Random;
-use super::restraint::Restraint;
+use super::restraint::{Budgets, Restraint};
 use super::slab::{Key, Slab};
 use crate::clock::{Micros, Mono, Reading, Wall};
 use crate::config;
@@ -163,8 +163,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// What one origin address is spared.
     pub origin: Caps,
-    /// What starts later than this is late.
-    pub lag_budget: Micros,
+    /// When slots are given up.
+    pub budgets: Budgets,
 }
 
 /// What a shard has beside its endpoints.
@@ -353,7 +353,7 @@ impl Engine {
             asks_left: false,
             doubts: [0; 3],
             origins: Origins::new(limits.origin),
-            restraint: Restraint::new(limits.lag_budget),
+            restraint: Restraint::new(limits.budgets),
             policy,
             random,
             counters: Counters::default(),

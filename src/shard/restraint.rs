@@ -26,7 +26,7 @@ const PRIORITIES: usize = 10;
 /// What one shard gives up.
 #[derive(Debug)]
 pub struct Restraint {
-    budget: Micros,
+    budgets: Budgets,
     /// When the window ends.
     until: Mono,
     slots: Share,
@@ -39,6 +39,21 @@ pub struct Restraint {
     shares: [f32; PRIORITIES],
     /// Each priority's fraction of a slot that is to be given up yet.
     owed: [f32; PRIORITIES],
+}
+
+/// What is still acceptable.
+#[derive(Clone, Copy, Debug)]
+pub struct Budgets {
+    /// A slot that starts later is late.
+    pub lag: Micros,
+    /// A probe that waits for us for longer waits for too long.
+    pub agent: Micros,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { lag: config::LAG_P99_BUDGET, agent: config::AGENT_P99_BUDGET }
+    }
 }
 
 /// How many of something were over budget.
@@ -60,11 +75,11 @@ impl Share {
 }
 
 impl Restraint {
-    /// Nothing is given up yet. `budget`: later than this is late.
+    /// Nothing is given up yet.
     #[must_use]
-    pub fn new(budget: Micros) -> Self {
+    pub fn new(budgets: Budgets) -> Self {
         Self {
-            budget,
+            budgets,
             until: Mono(0),
             slots: Share::default(),
             probes: Share::default(),
@@ -81,7 +96,7 @@ impl Restraint {
             self.turn_over(now);
         }
         let priority = usize::from(priority).min(PRIORITIES - 1);
-        self.slots.count(lag > self.budget);
+        self.slots.count(lag > self.budgets.lag);
         self.due[priority] += 1;
         let owed = self.owed[priority] + self.shares[priority];
         let gives_up = owed >= 1.0;
@@ -91,7 +106,7 @@ impl Restraint {
 
     /// A probe has ended that waited so long for us.
     pub fn ended(&mut self, agent: Micros) {
-        self.probes.count(agent > self.budget);
+        self.probes.count(agent > self.budgets.agent);
     }
 
     /// How much of all slots is given up, of a thousand.
@@ -138,7 +153,7 @@ impl ToF32 for u32 {
 mod tests {
     use super::*;
 
-    const BUDGET: Micros = Micros(2_000);
+    const LAG: Micros = config::LAG_P99_BUDGET;
     const WINDOW: Micros = config::RESTRAINT_WINDOW;
 
     /// Windows of 100 slots, whose priorities are 0, 1, …, 9, 0, …; what was given up of each priority in the last.
@@ -162,16 +177,16 @@ mod tests {
 
     #[test]
     fn what_is_on_time_or_late_for_a_moment_is_all_probed() {
-        let mut restraint = Restraint::new(BUDGET);
+        let mut restraint = Restraint::new(Budgets::default());
         let stall = |slot| if slot < 45 { Micros(50_000) } else { Micros(20) };
-        assert_eq!(live(&mut restraint, 1, 50, |_| BUDGET), [0; PRIORITIES]);
+        assert_eq!(live(&mut restraint, 1, 50, |_| LAG), [0; PRIORITIES]);
         assert_eq!(live(&mut restraint, 51, 50, stall), [0; PRIORITIES]);
         assert_eq!(restraint.per_mille(), 0);
     }
 
     #[test]
     fn lower_priorities_are_given_up_first_and_never_all() {
-        let mut restraint = Restraint::new(BUDGET);
+        let mut restraint = Restraint::new(Budgets::default());
         let late = |_| Micros(10_000);
         let first = live(&mut restraint, 1, 3, late);
         assert!(first[0] > 0 && first[2..] == [0; 8], "{first:?}");
@@ -185,7 +200,7 @@ mod tests {
 
     #[test]
     fn it_ends_by_itself() {
-        let mut restraint = Restraint::new(BUDGET);
+        let mut restraint = Restraint::new(Budgets::default());
         live(&mut restraint, 1, 20, |_| Micros(10_000));
         assert!(restraint.per_mille() > 500);
         live(&mut restraint, 21, 1, |_| Micros(0));
@@ -202,7 +217,7 @@ mod tests {
     #[test]
     fn a_loop_with_the_shard_finds_what_it_can_do() {
         // A shard that can do 80 of 100 slots in a window, and lags behind by what it could not.
-        let mut restraint = Restraint::new(BUDGET);
+        let mut restraint = Restraint::new(Budgets::default());
         let (mut backlog, mut worst_late, mut given_up_late) = (0_i64, 0, 0);
         for window in 1..400_u64 {
             let lag = Micros(u64::try_from(backlog).unwrap() * WINDOW.0 / 80);
@@ -220,10 +235,10 @@ mod tests {
 
     #[test]
     fn probes_that_wait_for_us_count_as_well() {
-        let mut restraint = Restraint::new(BUDGET);
+        let mut restraint = Restraint::new(Budgets::default());
         for window in 1..20 {
             live(&mut restraint, window, 1, |_| Micros(0));
-            (0..100).for_each(|_| restraint.ended(Micros(3_000)));
+            (0..100).for_each(|_| restraint.ended(Micros(30_000)));
         }
         assert!(restraint.per_mille() > 500);
     }
