@@ -392,7 +392,7 @@ impl World {
             inflight_max: if tight { endpoints_count / 8 + 1 } else { endpoints_count },
             connections_max: if random.chance(200) { endpoints_count / 2 + 2 } else { endpoints_count * 3 },
             origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
-            budgets: Budgets::default(),
+            budgets: shard::restraint::Budgets::default(),
         };
         let shift_us = i64::from(options.breakage == Some(Breakage::ShiftedSlots));
         let checked_stall_ns = 2 * stall_max_ns + 10 * MS;
