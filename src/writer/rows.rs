@@ -61,6 +61,9 @@ pub(super) fn endpoint(id: i32, row: &str, interner: &mut Interner) -> Result<St
     })?;
     let name = record["name"].as_str().unwrap_or_default().to_owned();
     let fail = |message: String| StoreError::Endpoint { name: name.clone(), message };
+    if EndpointId(id).is_canary() {
+        return Err(fail(format!("endpoint_id: {id} is below 0")));
+    }
     let body = record["body"].take();
     let body = unhex(body.as_str().unwrap_or_default())
         .ok_or_else(|| fail("body: is not hexadecimal".to_owned()))?;
