@@ -83,8 +83,8 @@ pub const MOVED_DEADLINE_AGAIN: Micros = Micros(1_024);
 /// burst of answers makes slots late (lag p99 at 10,000 fresh probes/s beside PostgreSQL: 2.9 ms with 8, 0.8 ms with
 /// 24), with more, a stall lets answers wait behind questions (agent delay 22 ms at p99 with 64).
 pub const DRAIN_PER_TURN_MAX: u32 = 24;
-/// How long a shard watches itself before it gives up more slots, or fewer: long beside the stalls of a shared host, and
-/// short beside an interval.
+/// How long a shard watches itself before it gives up more slots, or fewer: long beside the stalls of a shared host,
+/// and short beside an interval.
 pub const RESTRAINT_WINDOW: Micros = Micros::from_millis(250);
 /// A window in which fewer slots fell due, or fewer probes ended, says nothing.
 pub const RESTRAINT_COUNT_MIN: u32 = 16;
@@ -131,8 +131,8 @@ pub const PARK_MAX: Micros = Micros::from_millis(100);
 
 /// A run whose lag is above this at p99 judges itself invalid: slots were not probed when they were due.
 pub const LAG_P99_BUDGET: Micros = Micros(2_000);
-/// So is one in which probes waited for us: what the kernel stamps is true however late we look at it, but an agent that
-/// is this late cannot answer an origin in time, and its deadlines are guesses.
+/// So is one in which probes waited for us: what the kernel stamps is true however late we look at it, but an agent
+/// that is this late cannot answer an origin in time, and its deadlines are guesses.
 pub const AGENT_P99_BUDGET: Micros = Micros::from_millis(10);
 /// So is one whose canaries read this much beside the truth.
 pub const CANARY_P99_BUDGET: Micros = Micros::from_millis(1);

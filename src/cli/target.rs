@@ -5,7 +5,7 @@
 //! and for how long exactly it held it.
 
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -109,7 +109,6 @@ fn start_error(error: StartError) -> Error {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a command's output")]
 fn announce(
     arguments: &Arguments,
     addrs: &[SocketAddr],
@@ -120,10 +119,16 @@ fn announce(
     let addresses: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let on_cpu = cpu.map_or(String::new(), |cpu| format!(" on cpu {cpu}"));
     if arguments.json {
-        println!("{}", json!({ "listening": addresses, "cpu": cpu, "open_files_max": open_files }));
+        say(&format!("{}", json!({ "listening": addresses, "cpu": cpu, "open_files_max": open_files })));
     } else {
-        println!("listening on {}{on_cpu}{more}", addresses.join(" "));
+        say(&format!("listening on {}{on_cpu}{more}", addresses.join(" ")));
     }
+}
+
+/// A line on standard output, at once. The origin goes on serving when nobody listens any more.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// What ends it: a signal, or the end of the duration, which does as a signal would.
@@ -156,7 +161,6 @@ impl End {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a command's output")]
 async fn serve_until(end: End, origin: Origin, arguments: &Arguments) -> Result<(), Error> {
     let (start, cpu_start_us) = (Mono::now(), clock::process_cpu_us());
     end.has_come().await;
@@ -177,9 +181,9 @@ async fn serve_until(end: End, origin: Origin, arguments: &Arguments) -> Result<
             "bytes_out": stats.bytes_out,
             "cpu_us_per_request": cpu_us_per_request,
         });
-        println!("{summary}");
+        say(&format!("{summary}"));
     } else {
-        println!(
+        say(&format!(
             "{} connections ({} refused), {} requests, {} bytes in, {} bytes out, {cpu_us_per_request:.2} µs of \
              CPU per request, in {:.1} s",
             stats.connections,
@@ -188,12 +192,11 @@ async fn serve_until(end: End, origin: Origin, arguments: &Arguments) -> Result<
             stats.bytes_in,
             stats.bytes_out,
             served.as_secs_f64()
-        );
+        ));
     }
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a command's output")]
 async fn hold_until(end: End, origin: HoldingOrigin, arguments: &Arguments) -> Result<(), Error> {
     let start = Mono::now();
     end.has_come().await;
@@ -214,18 +217,18 @@ async fn hold_until(end: End, origin: HoldingOrigin, arguments: &Arguments) -> R
             "unstamped": holds.unstamped,
             "true_us": true_us,
         });
-        println!("{summary}");
+        say(&format!("{summary}"));
     } else {
         let held = true_us.map_or(String::new(), |Quantiles { p50, p99, max, .. }| {
             format!(", held for {p50} µs (p50), {p99} µs (p99), {max} µs at most")
         });
-        println!("{requests} requests ({} without a stamp){held}, in {seconds:.1} s", holds.unstamped);
+        say(&format!("{requests} requests ({} without a stamp){held}, in {seconds:.1} s", holds.unstamped));
     }
     Ok(())
 }
 
 /// Monotonic instants become wall time through one reading, now: right to what the clock was slewed since.
-fn write_holds(path: &Path, held: &[Held]) -> std::io::Result<()> {
+fn write_holds(path: &Path, held: &[Held]) -> io::Result<()> {
     let reading = Reading::now();
     let mut file = BufWriter::new(fs::File::create(path)?);
     writeln!(file, "endpoint,arrived_us,departed_us")?;

@@ -10,8 +10,8 @@
 //! Each shard probes it once a second, through all that any probe goes through. It stamps by the same clock, and when
 //! the kernel had the request rather than when it was seen: however late this thread wakes, what is known stays true.
 //!
-//! In scope: the origin's thread, and what it knows. Out of scope: the probing ([`crate::shard`]), what error is too much
-//! ([`super::validity`]).
+//! In scope: the origin's thread, and what it knows. Out of scope: the probing ([`crate::shard`]), what error is too
+//! much ([`super::validity`]).
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};

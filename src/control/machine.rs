@@ -129,8 +129,8 @@ fn counters() -> Disturbance {
     }
 }
 
-/// All ticks and stolen ones, from the line of all CPUs: user nice system idle iowait irq softirq steal. (Guests' time is
-/// in `user` already.)
+/// All ticks and stolen ones, from the line of all CPUs: user nice system idle iowait irq softirq steal. (Guests'
+/// time is in `user` already.)
 fn cpu_ticks(stat: &str) -> (u64, u64) {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "));
     let ticks: Vec<u64> = line

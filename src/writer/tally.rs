@@ -274,8 +274,8 @@ impl Distribution {
         self.0.value_at_quantile(quantile).min(self.0.max())
     }
 
-    /// The value that `quantile` of all values *and* of `missing` more do not exceed, of which it is only known that they
-    /// are larger than any; `None` if it is one of these.
+    /// The value that `quantile` of all values *and* of `missing` more do not exceed, of which it is only known that
+    /// they are larger than any; `None` if it is one of these.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
