@@ -163,7 +163,10 @@ const EXIT_INTERRUPTED: i32 = 130;
 struct Status {
     every: Micros,
     next: Mono,
-    before: Option<Progress>,
+    /// Numbers alone: a whole picture is a megabyte.
+    sampled: u64,
+    stored: u64,
+    elapsed_ns: u64,
 }
 
 struct Rates {
@@ -173,7 +176,7 @@ struct Rates {
 
 impl Status {
     fn new(every: Micros) -> Self {
-        Self { every, next: Mono::now() + every, before: None }
+        Self { every, next: Mono::now() + every, sampled: 0, stored: 0, elapsed_ns: 0 }
     }
 
     fn due(&mut self, node: &mut Node) -> Option<(Progress, Rates)> {
@@ -182,17 +185,14 @@ impl Status {
         }
         self.next = Mono::now() + self.every;
         let progress = node.progress();
-        let (sampled, stored, elapsed_ns) = self
-            .before
-            .as_ref()
-            .map_or((0, 0, 0), |before| (before.totals.sampled, before.writer.stored, before.elapsed_ns));
-        let seconds = to_f64(progress.elapsed_ns - elapsed_ns) / 1e9;
+        let Progress { totals, writer, elapsed_ns, .. } = &progress;
+        let seconds = to_f64(elapsed_ns - self.elapsed_ns) / 1e9;
         let rate = |amount: u64| if seconds > 0.0 { to_f64(amount) / seconds } else { 0.0 };
         let rates = Rates {
-            probes_per_s: rate(progress.totals.sampled - sampled),
-            rows_per_s: rate(progress.writer.stored - stored),
+            probes_per_s: rate(totals.sampled - self.sampled),
+            rows_per_s: rate(writer.stored - self.stored),
         };
-        self.before = Some(progress.clone());
+        (self.sampled, self.stored, self.elapsed_ns) = (totals.sampled, writer.stored, *elapsed_ns);
         Some((progress, rates))
     }
 }
