@@ -83,7 +83,7 @@ impl Planner {
             }
         };
         let request = self.request(endpoint, &secrets)?;
-        Ok(Plan { origin, pinned: endpoint.options.address, request, profile })
+        Ok(Plan { origin, request, profile })
     }
 
     /// Whether a plan can be made of an endpoint once it is stored. One that is not enabled needs no secrets here, only
@@ -143,6 +143,7 @@ impl Planner {
             options.secret_headers.iter().map(|(name, _)| name.clone()).collect();
         secret_fields.sort_unstable();
         Ok(Profile {
+            pinned: options.address,
             head_request: options.method.is_head(),
             timeout: options.timeout,
             timeouts: Timeouts {

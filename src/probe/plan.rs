@@ -24,8 +24,6 @@ use crate::tls;
 pub struct Plan {
     /// Whom its URL names.
     pub origin: Arc<HostPort>,
-    /// Connect here instead of resolving the origin's name.
-    pub pinned: Option<IpAddr>,
     /// The request, head and body.
     pub request: Template,
     /// Everything else.
@@ -46,6 +44,8 @@ pub struct HostPort {
 /// What endpoints that are alike have in common.
 #[derive(Debug)]
 pub struct Profile {
+    /// Connect here instead of resolving the origin's name.
+    pub pinned: Option<IpAddr>,
     /// The response to HEAD has no body whatever its head says.
     pub head_request: bool,
     /// From start to verdict.
@@ -158,7 +158,7 @@ impl Plan {
     /// The address, if no name stands in the way.
     #[must_use]
     pub fn known_address(&self) -> Option<IpAddr> {
-        self.pinned.or_else(|| self.origin.address())
+        self.profile.pinned.or_else(|| self.origin.address())
     }
 }
 
@@ -204,6 +204,7 @@ impl HostPort {
 impl Default for Profile {
     fn default() -> Self {
         Self {
+            pinned: None,
             head_request: false,
             timeout: config::TIMEOUT_DEFAULT,
             timeouts: Timeouts::default(),

@@ -49,7 +49,6 @@ fn plan() -> Plan {
 fn plan_of(profile: Profile) -> Plan {
     Plan {
         origin: Arc::new(HostPort { tls: false, host: Host::Ipv4(Ipv4Addr::LOCALHOST), port: 80 }),
-        pinned: None,
         request: Template::new(&Parts::new("GET", &"http://a/".parse().unwrap())).unwrap(),
         profile: Arc::new(profile),
     }

@@ -795,7 +795,7 @@ impl Engine {
             Some(hop) => {
                 let origin = &hop.origin;
                 // A redirect to the endpoint's own origin goes where its owner pinned it.
-                let pinned = watched.plan.pinned.filter(|_| *origin == *watched.plan.origin);
+                let pinned = profile.pinned.filter(|_| *origin == *watched.plan.origin);
                 let address = pinned.or_else(|| origin.address());
                 let name = match (&origin.host, address) {
                     (Host::Domain(name), None) => {

@@ -374,7 +374,6 @@ impl World {
             let expect = Expect { decode: character == Character::Coded, ..Expect::default() };
             let plan = Plan {
                 origin: Arc::new(HostPort { tls: false, host, port: Origin::PORT }),
-                pinned: None,
                 request: request.clone(),
                 profile: Arc::new(Profile { timeout, connection, expect, ..Profile::default() }),
             };
