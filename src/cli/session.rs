@@ -22,7 +22,7 @@ use crate::control::validity::{Budgets, Evidence};
 use crate::shard::origins::Caps;
 use crate::shard::placement::Placement;
 use crate::shard::restraint;
-use crate::writer::{Snapshot, Store, StoreState, WriterOptions};
+use crate::writer::{Snapshot, Store, StoreError, StoreState, WriterOptions};
 
 /// What `run` and `bench` decide before a node starts.
 #[derive(Debug)]
@@ -66,11 +66,13 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
     let evidence = Evidence::of(&progress, saturated);
     let summary = Summary::of(&progress, store.is_some(), resident_bytes, &evidence, &budgets);
     if let Some(store) = store {
-        let stored = runtime.block_on(async {
+        let storing = async {
             let mut store = Store::open(&store).await?;
             store.judged(writer, summary.judgement(begun)).await
-        });
-        if let Err(error) = stored {
+        };
+        let deadline = config::STORE_DEADLINE.as_duration();
+        let stored = runtime.block_on(async { tokio::time::timeout(deadline, storing).await });
+        if let Err(error) = stored.unwrap_or(Err(StoreError::Deadline)) {
             log::warn!("the verdict on this run is not stored: {error}");
         }
     }
