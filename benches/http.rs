@@ -10,7 +10,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ringprobe::http::coding::{Decoder, Windows};
+use ringprobe::http::coding::{DecodeMemory, Decoder};
 use ringprobe::http::redirect::{Rules, follow};
 use ringprobe::http::request::{Parts, Template};
 use ringprobe::http::wanted::{Rule, Wanted};
@@ -193,7 +193,7 @@ fn redirect_to_a_path(bencher: Bencher<'_, '_>) {
 
 /// How much content comes of `stream`; `None` if it is too much.
 fn decode(codings: &[u8], stream: &[u8]) -> Option<u64> {
-    let mut decoder = Decoder::new(codings, 10 << 20, &Windows::default())?;
+    let mut decoder = Decoder::new(codings, 10 << 20, &DecodeMemory::default())?;
     let mut content_bytes = 0;
     for piece in stream.chunks(4016) {
         decoder.feed(piece);

@@ -101,9 +101,10 @@ pub const DOUBT_TURNS_MAX: u32 = 4 * INFLIGHT_MAX / 20;
 pub const DECODED_BYTES_PER_GO: usize = 32 * 1024;
 /// Goes per turn at what has been received and not yet decoded.
 pub const DECODE_GOES_PER_TURN: u32 = 4;
-/// Memory of the windows of all brotli decoders of a shard. A window grows with its content, to 4 MiB with what brotli
-/// compresses by default and to 16 MiB at most: this is for as many large bodies as a core can decode at a time.
-pub const DECODER_WINDOWS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Memory that decoding may take in a shard: the windows of brotli decoders, and what has come and was not decoded
+/// yet. A window grows with its content, to 4 MiB with what brotli compresses by default and to 16 MiB at most: this is
+/// for as many large bodies as a core can decode at a time. Whose body finds none left is a missed slot.
+pub const DECODE_MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Questions to DNS sent before slots are looked at again: each is a socket of its own, some 25 µs.
 pub const ASKS_PER_TURN_MAX: u32 = 8;
 /// Submission entries per shard: a turn that needs more submits in between.

@@ -25,7 +25,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use ringprobe::clock::Mono;
-use ringprobe::http::coding::{Decoder, Windows};
+use ringprobe::http::coding::{DecodeMemory, Decoder};
 use ringprobe::http::invariants::random_cuts;
 use ringprobe::http::redirect::{self, Rules, Trail};
 use ringprobe::http::request::{Parts, Template};
@@ -273,7 +273,8 @@ impl Exchange {
         let head_bytes = self.response.feed_head(input)?;
         if self.response.status().is_some() && self.decoder.is_none() {
             let codings = self.response.content_encoding().filter(|_| self.compressed);
-            self.decoder = Decoder::new(codings.unwrap_or_default(), CONTENT_BYTES_MAX, &Windows::default());
+            self.decoder =
+                Decoder::new(codings.unwrap_or_default(), CONTENT_BYTES_MAX, &DecodeMemory::default());
         }
         let mut decoded = Ok(());
         let decoder = &mut self.decoder;

@@ -30,8 +30,8 @@
 //! body of that size costs, times the stages; a failure is final; content depends neither on the cut nor on the goes.
 //! (Before a failure, br may hand out more or less of it in another cut; so where one stream is both broken and too
 //! large, either may be said.) Memory: some 48 KiB per gzip or deflate stage; a window per br stage, which grows with
-//! what it has handed out, up to 16 MiB; of [`Windows`] that decoders share, all together have a bound. Between two
-//! stages lies a slice at most, and before the first what was fed.
+//! what it has handed out, up to 16 MiB; of [`DecodeMemory`] that decoders share, all together have a bound. Between
+//! two stages lies a slice at most, and before the first what was fed.
 
 use std::cell::Cell;
 use std::fmt;
@@ -42,7 +42,7 @@ use brotli_decompressor::{
 };
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-use crate::config::DECODER_WINDOWS_BYTES_MAX;
+use crate::config::DECODE_MEMORY_BYTES_MAX;
 use crate::sample::Failure;
 
 /// Most codings around one content, as in curl: each multiplies what a byte on the wire may cost.
@@ -106,22 +106,23 @@ pub enum Backlog {
     Left,
 }
 
-/// The memory that the windows of all decoders of a shard may take together.
+/// The memory that decoding may take in a shard, shared by all of its bodies: brotli's windows, and what waits to be
+/// decoded.
 ///
 /// A window grows with the content, so what is refused is a body much larger than others, at a time at which others
 /// like it hold what there is.
 #[derive(Clone, Debug)]
-pub struct Windows {
+pub struct DecodeMemory {
     left_bytes: Rc<Cell<usize>>,
 }
 
-impl Default for Windows {
+impl Default for DecodeMemory {
     fn default() -> Self {
-        Self::of(DECODER_WINDOWS_BYTES_MAX)
+        Self::of(DECODE_MEMORY_BYTES_MAX)
     }
 }
 
-impl Windows {
+impl DecodeMemory {
     /// So much for all of them.
     #[must_use]
     pub fn of(bytes: usize) -> Self {
@@ -133,13 +134,33 @@ impl Windows {
     pub fn left_bytes(&self) -> usize {
         self.left_bytes.get()
     }
+
+    /// Takes so much of it, if there is as much left, until the claim is dropped.
+    #[must_use]
+    pub fn claim(&self, bytes: usize) -> Option<Claim> {
+        self.left_bytes.set(self.left_bytes().checked_sub(bytes)?);
+        Some(Claim { memory: self.clone(), bytes })
+    }
+}
+
+/// A part of [`DecodeMemory`] that is taken.
+#[derive(Debug)]
+pub struct Claim {
+    memory: DecodeMemory,
+    bytes: usize,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.memory.left_bytes.set(self.memory.left_bytes() + self.bytes);
+    }
 }
 
 impl Decoder {
     /// A decoder for a body whose `Content-Encoding` fields, joined by commas, say this, and whose content may have
     /// `limit_bytes`; `None` where there is nothing to undo.
     #[must_use]
-    pub fn new(content_encoding: &[u8], limit_bytes: u64, windows: &Windows) -> Option<Self> {
+    pub fn new(content_encoding: &[u8], limit_bytes: u64, windows: &DecodeMemory) -> Option<Self> {
         let mut stages = Vec::new();
         let names = content_encoding.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         for name in names.filter(|name| !name.is_empty()) {
@@ -531,10 +552,10 @@ struct Brotli {
     ended: bool,
 }
 
-/// Gives the decoder its bytes, of which all but a few are its window, as long as [`Windows`] has them. It takes an
-/// empty cell for a failure.
+/// Gives the decoder its bytes, of which all but a few are its window, as long as [`DecodeMemory`] has them. It takes
+/// an empty cell for a failure.
 struct WindowAlloc {
-    windows: Windows,
+    windows: DecodeMemory,
     refused: bool,
     standard: StandardAlloc,
 }
@@ -564,7 +585,7 @@ impl fmt::Debug for Brotli {
 }
 
 impl Brotli {
-    fn new(windows: &Windows) -> Self {
+    fn new(windows: &DecodeMemory) -> Self {
         let alloc = StandardAlloc::default;
         let windows = WindowAlloc { windows: windows.clone(), refused: false, standard: alloc() };
         // Strict: no windows beyond the 16 MiB of the RFC.
@@ -641,7 +662,7 @@ mod tests {
         pieces: impl IntoIterator<Item = &'a [u8]>,
     ) -> (Vec<u8>, Result<(), Failure>) {
         let mut content = Vec::new();
-        let Some(mut decoder) = Decoder::new(coding.as_bytes(), limit_bytes, &Windows::default()) else {
+        let Some(mut decoder) = Decoder::new(coding.as_bytes(), limit_bytes, &DecodeMemory::default()) else {
             pieces.into_iter().for_each(|piece| content.extend_from_slice(piece));
             return (content, Ok(()));
         };
@@ -898,19 +919,19 @@ mod tests {
     #[test]
     fn windows_are_counted_and_refused() {
         let (page, stream) = (page(), fixture("page.br"));
-        let run = |windows: &Windows| {
+        let run = |windows: &DecodeMemory| {
             let mut decoder = Decoder::new(b"br", LIMIT_BYTES, windows).unwrap();
             decoder.feed(&stream);
             let mut content = Vec::new();
             let result = decoder.go_on(usize::MAX, &mut |slice| content.extend_from_slice(slice));
             (result, decoder.is_starved(), content.len(), windows.left_bytes())
         };
-        let windows = Windows::of(1 << 20);
+        let windows = DecodeMemory::of(1 << 20);
         let (result, starved, content_bytes, left_bytes) = run(&windows);
         assert_eq!((result, starved, content_bytes), (Ok(Backlog::Empty), false, page.len()));
         assert!(left_bytes <= (1 << 20) - page.len(), "its window was counted: {left_bytes} are left");
         assert_eq!(windows.left_bytes(), 1 << 20, "and given back");
-        let windows = Windows::of(page.len() / 2);
+        let windows = DecodeMemory::of(page.len() / 2);
         let (result, starved, ..) = run(&windows);
         assert_eq!((result, starved), (Err(Failure::DecodeFailed), true));
         assert_eq!(windows.left_bytes(), page.len() / 2);

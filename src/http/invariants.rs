@@ -5,7 +5,7 @@
 //! it, so it is not in there.
 
 use super::body::{Body, Framing};
-use super::coding::{Backlog, DECODED_SLICE_BYTES, Decoder, Windows};
+use super::coding::{Backlog, DECODED_SLICE_BYTES, DecodeMemory, Decoder};
 use super::head::LOCATION_BYTES_MAX;
 use super::{Progress, Response};
 use crate::config::BODY_BYTES_MAX;
@@ -216,7 +216,7 @@ pub fn check_coding(data: &[u8]) {
     let [choice, seed, stream @ ..] = data else { return };
     let codings = CODINGS[usize::from(*choice) % CODINGS.len()];
     let decode = |pieces: Vec<&[u8]>, go_bytes: usize| {
-        let windows = Windows::default();
+        let windows = DecodeMemory::default();
         let mut decoder = Decoder::new(codings.as_bytes(), LIMIT_BYTES, &windows).expect("there are codings");
         let mut content = Vec::new();
         let mut result = Ok(Backlog::Empty);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::Expect;
 use crate::http::Response;
-use crate::http::coding::{Backlog, Decoder, Windows};
+use crate::http::coding::{Backlog, DecodeMemory, Decoder};
 use crate::matcher::{Certainty, Charset, Matcher, Scan, Transcoder, Verdict};
 use crate::sample::{BodyMatch, Failure, NO_PATTERN};
 
@@ -84,11 +84,11 @@ impl Body {
         }
     }
 
-    /// The head is whole: how is what follows to be read? Decoders take the memory for their windows from `windows`.
-    pub fn begin(&mut self, response: &Response, windows: &Windows) {
+    /// The head is whole: how is what follows to be read? Decoders take the memory for their memory from `memory`.
+    pub fn begin(&mut self, response: &Response, memory: &DecodeMemory) {
         let Some(stages) = &mut self.stages else { return };
         if let (true, Some(codings)) = (stages.decode, response.content_encoding()) {
-            stages.decoder = Decoder::new(codings, self.bytes_max, windows);
+            stages.decoder = Decoder::new(codings, self.bytes_max, memory);
         }
         if stages.charset == Charset::Auto && stages.scan.is_some() {
             stages.transcoder = Some(Transcoder::declared(stages.charset, response.charset()));

@@ -34,7 +34,7 @@ use super::Profile;
 use super::body::{Body, BodyProgress};
 use crate::clock::{Micros, Mono};
 use crate::config;
-use crate::http::coding::{Backlog, Windows};
+use crate::http::coding::{Backlog, Claim, DecodeMemory};
 use crate::http::{Progress, Response};
 use crate::sample::{ABSENT, Failure, Flags, Phases, clamp_us};
 use crate::tls;
@@ -76,7 +76,7 @@ pub struct Exchange {
     request: Arc<[u8]>,
     response: Response,
     body: Body,
-    windows: Windows,
+    memory: DecodeMemory,
     go_bytes: usize,
     behind: Option<Box<Behind>>,
     tls: Option<Box<Secured>>,
@@ -108,6 +108,8 @@ struct Receive {
     bytes: Box<[u8]>,
     arrived: Option<Mono>,
     seen: Mono,
+    /// Its part of what decoding may take.
+    _claim: Claim,
 }
 
 /// The TLS side of an exchange, and what is to be sent when the handshake is done.
@@ -245,7 +247,7 @@ impl Exchange {
             response: Response::expecting(profile.head_request, profile.expect.fields.clone())
                 .with_body_limit(announced_max),
             body: Body::new(&profile.expect),
-            windows: Windows::default(),
+            memory: DecodeMemory::default(),
             go_bytes: config::DECODED_BYTES_PER_GO,
             behind: None,
             tls,
@@ -254,8 +256,8 @@ impl Exchange {
 
     /// The same, with the memory for decoding that all of a shard's share.
     #[must_use]
-    pub fn sharing(self, windows: &Windows) -> Self {
-        Self { windows: windows.clone(), ..self }
+    pub fn sharing(self, memory: &DecodeMemory) -> Self {
+        Self { memory: memory.clone(), ..self }
     }
 
     /// The same, with goes of another size.
@@ -382,7 +384,11 @@ impl Exchange {
             return None;
         }
         if let Some(behind) = &mut self.behind {
-            behind.receives.push_back(Receive { bytes: input.into(), arrived, seen });
+            let Some(claim) = self.memory.claim(input.len() + size_of::<Receive>()) else {
+                let arrived = self.clamp_arrival(arrived, seen);
+                return Some(self.starved(arrived));
+            };
+            behind.receives.push_back(Receive { bytes: input.into(), arrived, seen, _claim: claim });
             return self.catch_up(profile, seen);
         }
         let arrived = self.clamp_arrival(arrived, seen);
@@ -410,7 +416,7 @@ impl Exchange {
                 }
                 ending
             }
-        } else if let Some(Receive { bytes, arrived, seen }) = behind.receives.pop_front() {
+        } else if let Some(Receive { bytes, arrived, seen, .. }) = behind.receives.pop_front() {
             let arrived = self.clamp_arrival(arrived, seen);
             self.look_at(profile, &bytes, arrived, now)
         } else {
@@ -510,7 +516,7 @@ impl Exchange {
                 Err(failure) => return Some(self.ending(Some(failure), arrived)),
             }
             response.status()?;
-            body.begin(response, &self.windows);
+            body.begin(response, &self.memory);
         }
         let fed = response.feed(rest, &mut |payload| body.push(payload));
         if body.go_on(self.go_bytes) == Backlog::Left {
@@ -529,10 +535,7 @@ impl Exchange {
     fn judge(&mut self, profile: &Profile, fed: Result<Progress, Failure>, arrived: Mono) -> Option<Ending> {
         let progress = self.body.progress(&profile.expect);
         match (fed, progress) {
-            (_, BodyProgress::Starved) => {
-                let ending = self.ending(None, arrived);
-                Some(Ending { parting: Parting::GiveUp, ..ending })
-            }
+            (_, BodyProgress::Starved) => Some(self.starved(arrived)),
             (_, BodyProgress::Failed(failure)) => Some(self.ending(Some(failure), arrived)),
             (Err(Failure::BodyTooLarge), _) if profile.expect.body.is_some() => {
                 match self.body.is_certain() {
@@ -548,6 +551,12 @@ impl Exchange {
             (Ok(Progress::More), BodyProgress::Enough) => Some(self.stopped(arrived)),
             (Ok(Progress::More), BodyProgress::More) => None,
         }
+    }
+
+    /// There is no memory left to decode it with, which is our fault.
+    fn starved(&mut self, at: Mono) -> Ending {
+        let ending = self.ending(None, at);
+        Ending { parting: Parting::GiveUp, ..ending }
     }
 
     /// Enough is known, though there is more to come.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use url::Host;
 
 use super::*;
-use crate::http::coding::Windows;
+use crate::http::coding::DecodeMemory;
 use crate::http::invariants::random_cuts;
 use crate::http::request::{Parts, Template};
 use crate::matcher::{Budgets, Compiler, Patterns};
@@ -649,7 +649,7 @@ fn a_body_that_we_have_no_memory_for_is_a_missed_slot() {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: {}\r\n\r\n", coded.len());
     let mut probe = start(&plan, false);
     let whole = probe.exchange.take().unwrap();
-    probe.exchange = Some(whole.sharing(&Windows::of(8 * 1024)));
+    probe.exchange = Some(whole.sharing(&DecodeMemory::of(8 * 1024)));
     assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(10)), None);
     say(&mut probe, at(10));
     let response = [head.as_bytes(), &coded].concat();
@@ -659,4 +659,30 @@ fn a_body_that_we_have_no_memory_for_is_a_missed_slot() {
     let sample = probe.missed(MissReason::Overload);
     assert_eq!((sample.outcome, sample.reason), (Outcome::Missed, MissReason::Overload.code()));
     assert_eq!((sample.ts, sample.endpoint_id), (Wall(5), EndpointId(7)));
+}
+
+/// It grew with what came, without a bound: a bomb is decoded slower than it arrives.
+#[test]
+fn what_waits_to_be_decoded_is_bounded() {
+    let expect = Expect { decode: true, ..Expect::default() };
+    let plan = plan_of(Profile { timeout: TIMEOUT, expect, ..Profile::default() });
+    let memory = DecodeMemory::of(16 * 1024);
+    let mut probe = start(&plan, false);
+    let whole = probe.exchange.take().unwrap();
+    probe.exchange = Some(whole.in_goes_of(1).sharing(&memory));
+    assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(10)), None);
+    say(&mut probe, at(10));
+    let mut coder = GzEncoder::new(Vec::new(), Compression::best());
+    std::io::Write::write_all(&mut coder, &vec![b'a'; 64 << 20]).unwrap();
+    let head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n";
+    let response = [&head[..], &coder.finish().unwrap()].concat();
+    let ending = response.chunks(1_000).find_map(|piece| {
+        assert!(memory.left_bytes() <= 16 * 1024);
+        exchange(&mut probe).received(&plan.profile, piece, Some(at(20)), at(30))
+    });
+    assert_eq!(ending.map(|ending| ending.parting), Some(Parting::GiveUp));
+    assert!(memory.left_bytes() < 2_000, "only when it is used up: {}", memory.left_bytes());
+    assert!(matches!(probe.ended(&plan, ending.unwrap(), at(30)), (Next::Missed, _)));
+    drop(probe);
+    assert_eq!(memory.left_bytes(), 16 * 1024, "and all of it is given back");
 }

@@ -45,7 +45,7 @@ use crate::clock::{Micros, Mono, Reading, Wall};
 use crate::config;
 use crate::dns::{Action, Known, Lookup, Mode, NameId, QueryId, Resolver, Transport};
 use crate::endpoint::Connection;
-use crate::http::coding::Windows;
+use crate::http::coding::DecodeMemory;
 use crate::policy::Policy;
 use crate::probe::{
     Broken, ClosePolicy, Ending, Exchange, HostPort, Next, Parting, Plan, Probe, Profile, Source, Timeouts,
@@ -224,7 +224,7 @@ pub struct Engine {
     loose_ends: Vec<ProbeId>,
     /// Probes of which something came that was not looked at yet.
     behind: VecDeque<ProbeId>,
-    windows: Windows,
+    memory: DecodeMemory,
     dns_stirred: bool,
     /// The resolver may have more to ask than a turn has time for.
     asks_left: bool,
@@ -348,7 +348,7 @@ impl Engine {
             questions: HashMap::new(),
             loose_ends: Vec::new(),
             behind: VecDeque::new(),
-            windows: Windows::default(),
+            memory: DecodeMemory::default(),
             dns_stirred: true,
             asks_left: false,
             doubts: [0; 3],
@@ -426,7 +426,7 @@ impl Engine {
     /// what a stall has left behind does not become a burst.
     pub fn start_due(&mut self, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) -> bool {
         if let Some((endpoint, slot)) = self.pop_due(now) {
-            self.counters.due += u64::from(!self.watched[endpoint as usize].id.is_canary());
+            self.counters.due += self.counts(endpoint);
             self.decide(endpoint, slot, now, wire, record);
             self.settle(now, wire, record);
         }
@@ -764,9 +764,14 @@ impl Engine {
         self.go(key, Some(&slot), now, wire, record);
     }
 
+    /// 1 for an endpoint whose slots are counted, 0 for the canary.
+    fn counts(&self, endpoint: u32) -> u64 {
+        u64::from(!self.watched[endpoint as usize].id.is_canary())
+    }
+
     fn miss(&mut self, endpoint: u32, slot: &Slot, reason: MissReason, record: &mut impl FnMut(Sample)) {
+        self.counters.missed += self.counts(endpoint);
         let watched = &self.watched[endpoint as usize];
-        self.counters.missed += u64::from(!watched.id.is_canary());
         record(Sample::missed(slot.at, watched.id, slot.lag, reason, watched.plan.flags()));
     }
 
@@ -893,7 +898,7 @@ impl Engine {
             now,
             flight.probe.deadline(),
         )
-        .sharing(&self.windows);
+        .sharing(&self.memory);
         flight.conn = Some(conn);
         flight.probe.begin(address, exchange);
         self.say(key, conn, wire);
@@ -942,7 +947,7 @@ impl Engine {
             }
         };
         let exchange = Exchange::fresh(profile, &request, session, now, flight.probe.deadline());
-        let exchange = exchange.sharing(&self.windows);
+        let exchange = exchange.sharing(&self.memory);
         let route = Route { address, transport: Transport::Tcp, source: profile.source.as_ref() };
         let opened = match self.conns.insert(Conn::Probing(key)) {
             Ok(conn) => match wire.open(conn, route) {
@@ -1098,7 +1103,7 @@ impl Engine {
     /// A probe for which nothing was sent becomes a missed slot after all.
     fn miss_instead(&mut self, key: ProbeId, reason: MissReason, record: &mut impl FnMut(Sample)) {
         let flight = self.land(key);
-        self.counters.missed += 1;
+        self.counters.missed += self.counts(flight.endpoint);
         record(flight.probe.missed(reason));
     }
 
@@ -1123,12 +1128,12 @@ impl Engine {
             }
             Next::Done(verdict) => {
                 let flight = self.land(key);
-                self.counters.sampled += u64::from(!self.watched[endpoint as usize].id.is_canary());
+                self.counters.sampled += self.counts(endpoint);
                 Some(Finished { flight, verdict: Some(verdict) })
             }
             Next::Missed => {
                 let flight = self.land(key);
-                self.counters.missed += u64::from(!self.watched[endpoint as usize].id.is_canary());
+                self.counters.missed += self.counts(endpoint);
                 Some(Finished { flight, verdict: None })
             }
         }
