@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with};
 
 use super::request::{self, Scan};
-use super::server::{Key, TOKEN_LISTENER, TOKEN_STOP, until};
+use super::server::{Key, TOKEN_LISTENER, TOKEN_STOP, listening, until};
 use super::{StartError, listen, set_up_thread};
 use crate::clock::{Micros, Mono, Reading};
 use crate::config;
@@ -227,11 +227,7 @@ struct Due {
 
 impl Server {
     fn new(listeners: Vec<OwnedFd>, stop: &OwnedFd, options: &HoldingOptions) -> rustix::io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, stop, EventData::new_u64(TOKEN_STOP), EventFlags::IN)?;
-        for (index, listener) in listeners.iter().enumerate() {
-            epoll::add(&epoll, listener, EventData::new_u64(TOKEN_LISTENER | index as u64), EventFlags::IN)?;
-        }
+        let epoll = listening(&listeners, stop)?;
         Ok(Self {
             epoll,
             listeners,

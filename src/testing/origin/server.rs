@@ -62,6 +62,16 @@ impl Key {
     }
 }
 
+/// An epoll that knows the listeners, by [`TOKEN_LISTENER`] and their places, and `stop`, by [`TOKEN_STOP`].
+pub(super) fn listening(listeners: &[OwnedFd], stop: &OwnedFd) -> io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, stop, EventData::new_u64(TOKEN_STOP), EventFlags::IN)?;
+    for (index, listener) in listeners.iter().enumerate() {
+        epoll::add(&epoll, listener, EventData::new_u64(TOKEN_LISTENER | index as u64), EventFlags::IN)?;
+    }
+    Ok(epoll)
+}
+
 /// The state of the loop.
 pub(super) struct Server {
     epoll: OwnedFd,
@@ -139,11 +149,7 @@ impl Server {
         (spin, rest): (Micros, Micros),
         tls: Option<OriginTls>,
     ) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, stop, EventData::new_u64(TOKEN_STOP), EventFlags::IN)?;
-        for (index, listener) in listeners.iter().enumerate() {
-            epoll::add(&epoll, listener, EventData::new_u64(TOKEN_LISTENER | index as u64), EventFlags::IN)?;
-        }
+        let epoll = listening(&listeners, stop)?;
         Ok(Self {
             epoll,
             listeners,
