@@ -23,18 +23,20 @@
 //! A few bytes may decode to the whole of the limit, and whoever decodes them keeps others waiting. So decoding is done
 //! in goes of a bounded output: [`Decoder::feed`] takes the payload, [`Decoder::go_on`] makes so much of it, and says
 //! whether there is more to do. What a go of br costs is not bounded by that alone: its decoder hands nothing out
-//! before a window is full or a meta-block is over, so the first slice of one may have cost as much as 16 MiB do (some
-//! 50 ms of a debug build, for 62 bytes that the fuzzer found); only then do goes take turns.
+//! before a window is full or a meta-block is over; only then do goes take turns. So a few bytes that say nothing but
+//! "again" may cost a window at once: 30 ms for the 16 MiB that a limit of 10 MiB needs, 4 ms for a limit of 1 MiB,
+//! 0.5 ms for one of 128 KiB (each with the memory that is touched for the first time).
 //!
 //! Invariants: each stage hands out at most the limit, then fails with `body_too_large`, so that a bomb costs what a
 //! body of that size costs, times the stages; a failure is final; content depends neither on the cut nor on the goes.
 //! (Before a failure, br may hand out more or less of it in another cut; so where one stream is both broken and too
 //! large, either may be said.) Memory: some 48 KiB per gzip or deflate stage; a window per br stage, which grows with
-//! what it has handed out, up to 16 MiB; of [`DecodeMemory`] that decoders share, all together have a bound. Between
-//! two stages lies a slice at most, and before the first what was fed.
+//! what it has handed out, up to what the limit needs and to 16 MiB; of [`DecodeMemory`] that decoders share, all
+//! together have a bound. Between two stages lies a slice at most, and before the first what was fed.
 
 use std::cell::Cell;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use brotli_decompressor::{
@@ -170,7 +172,7 @@ impl Decoder {
                 () if stages.len() == CODINGS_MAX => Coding::Unknown,
                 () if is("gzip") || is("x-gzip") => Coding::Gzip(Box::default()),
                 () if is("deflate") => Coding::Deflate(Box::default()),
-                () if is("br") => Coding::Brotli(Box::new(Brotli::new(windows))),
+                () if is("br") => Coding::Brotli(Box::new(Brotli::new(windows, limit_bytes))),
                 () => Coding::Unknown,
             };
             let hopeless = matches!(coding, Coding::Unknown);
@@ -549,8 +551,15 @@ fn is_zlib_header(first: u8, second: u8) -> bool {
 /// RFC 7932.
 struct Brotli {
     state: BrotliState<WindowAlloc, StandardAlloc, StandardAlloc>,
+    /// The largest window that content within the limit has a use for, log2 of bytes.
+    window_bits_max: u8,
+    began: bool,
     ended: bool,
 }
+
+/// The windows that the low four bits of a stream's first byte can name, log2 of bytes; other forms are for smaller
+/// ones (RFC 7932, section 9.1).
+const WINDOW_BITS: RangeInclusive<u8> = 18..=24;
 
 /// Gives the decoder its bytes, of which all but a few are its window, as long as [`DecodeMemory`] has them. It takes
 /// an empty cell for a failure.
@@ -585,11 +594,24 @@ impl fmt::Debug for Brotli {
 }
 
 impl Brotli {
-    fn new(windows: &DecodeMemory) -> Self {
+    fn new(windows: &DecodeMemory, limit_bytes: u64) -> Self {
         let alloc = StandardAlloc::default;
         let windows = WindowAlloc { windows: windows.clone(), refused: false, standard: alloc() };
         // Strict: no windows beyond the 16 MiB of the RFC.
-        Self { state: BrotliState::new_strict(windows, alloc(), alloc()), ended: false }
+        let state = BrotliState::new_strict(windows, alloc(), alloc());
+        // 16 bytes of a window cannot be reached.
+        let window_bits_max =
+            WINDOW_BITS.into_iter().find(|bits| (1 << bits) - 16 > limit_bytes).unwrap_or(*WINDOW_BITS.end());
+        Self { state, window_bits_max, began: false, ended: false }
+    }
+
+    /// The first byte of a stream, with no larger window than is of use. Content that ends within a window is the same
+    /// in a larger one; and the decoder, which hands nothing out before a window is full, has made that much less in
+    /// vain when it turns out to be over the limit.
+    fn narrowed(&self, first: u8) -> u8 {
+        let (mark, above) = (first & 1, first >> 1 & 7);
+        let of_use = self.window_bits_max - (*WINDOW_BITS.start() - 1);
+        if mark == 0 || above <= of_use { first } else { first & !0b1110 | of_use << 1 }
     }
 
     const fn is_starved(&self) -> bool {
@@ -597,6 +619,19 @@ impl Brotli {
     }
 
     fn go(&mut self, input: &mut &[u8], buffer: &mut [u8]) -> Go {
+        if !self.began
+            && let [first, rest @ ..] = *input
+        {
+            (self.began, *input) = (true, rest);
+            let go = self.decompress(&mut &[self.narrowed(*first)][..], buffer);
+            if go.failed || input.is_empty() {
+                return go;
+            }
+        }
+        self.decompress(input, buffer)
+    }
+
+    fn decompress(&mut self, input: &mut &[u8], buffer: &mut [u8]) -> Go {
         if self.ended {
             return if input.is_empty() { Go::IDLE } else { Go::FAILED };
         }
@@ -912,6 +947,28 @@ mod tests {
         let bomb = gzip(&vec![0; 32 << 20]);
         check("gzip", &bomb, Err(Failure::BodyTooLarge));
         check("gzip, gzip", &gzip(&bomb), Err(Failure::BodyTooLarge));
+    }
+
+    /// What a stream says of its window makes no difference to what it says in it.
+    #[test]
+    fn a_window_is_as_large_as_the_limit_has_a_use_for() {
+        let (page, mut stream) = (page(), fixture("page.br"));
+        for bits in WINDOW_BITS {
+            stream[0] = stream[0] & !0b1111 | (bits - 17) << 1 | 1;
+            for limit_bytes in [page.len() as u64, LIMIT_BYTES, 64 << 20] {
+                check_within("br", limit_bytes, &stream, Ok(&page));
+            }
+        }
+        let bomb = fixture("bomb.br");
+        for (limit_bytes, window_bytes) in [(100, 1 << 18), (300_000, 1 << 19), (10 << 20, 1 << 24)] {
+            let memory = DecodeMemory::default();
+            let mut decoder = Decoder::new(b"br", limit_bytes, &memory).unwrap();
+            decoder.feed(&bomb);
+            assert_eq!(decoder.go_on(usize::MAX, &mut |_| {}), Err(Failure::BodyTooLarge));
+            let taken_bytes = DecodeMemory::default().left_bytes() - memory.left_bytes();
+            let beside_bytes = 4 * 1024;
+            assert!((window_bytes..window_bytes + beside_bytes).contains(&taken_bytes), "{taken_bytes}");
+        }
     }
 
     /// What is left of the windows comes back with the decoder, and who finds too little is told apart from who is
