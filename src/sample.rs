@@ -289,7 +289,7 @@ codes! {
         ConnectTimeout = 21 "connect_timeout",
         /// No route, or an ICMP unreachable.
         NetworkUnreachable = 22 "network_unreachable",
-        /// Any other error of `connect(2)`, local port exhaustion included.
+        /// Any other error of `connect(2)`.
         ConnectFailed = 23 "connect_failed",
         /// The certificate's validity is over.
         TlsExpired = 30 "tls_expired",
@@ -365,7 +365,8 @@ codes! {
     MissReason {
         /// The endpoint's previous probe was still in flight.
         Overlap = 200 "overlap",
-        /// The shard had as many probes in flight as it may.
+        /// The shard had as many probes in flight as it may, or the process as many files open, or the machine as many
+        /// local ports in use.
         InflightLimit = 201 "inflight_limit",
         /// The shard came to the slot only when the next one was already due.
         Late = 202 "late",

@@ -36,7 +36,7 @@ use crate::clock::{Micros, Mono};
 use crate::config;
 use crate::http::coding::{Backlog, Claim, DecodeMemory};
 use crate::http::{Progress, Response};
-use crate::sample::{ABSENT, Failure, Flags, Phases, clamp_us};
+use crate::sample::{ABSENT, Failure, Flags, MissReason, Phases, clamp_us};
 use crate::tls;
 
 /// One exchange under way.
@@ -140,8 +140,8 @@ pub enum Parting {
     Linger,
     /// Nothing at all.
     Close,
-    /// Nothing at all, and the fault is ours: the slot is missed.
-    GiveUp,
+    /// Nothing at all, and the fault is ours: the slot is missed, for this reason.
+    GiveUp(MissReason),
 }
 
 /// What ended a connection, or an attempt at one, before the response was whole.
@@ -386,7 +386,7 @@ impl Exchange {
         if let Some(behind) = &mut self.behind {
             let Some(claim) = self.memory.claim(input.len() + size_of::<Receive>()) else {
                 let arrived = self.clamp_arrival(arrived, seen);
-                return Some(self.starved(arrived));
+                return Some(self.our_fault(MissReason::Overload, arrived));
             };
             behind.receives.push_back(Receive { bytes: input.into(), arrived, seen, _claim: claim });
             return self.catch_up(profile, seen);
@@ -431,8 +431,11 @@ impl Exchange {
             return None;
         };
         // Whatever came behind the end, nobody asked for it.
-        let parting =
-            if is_over || ending.parting == Parting::GiveUp { ending.parting } else { Parting::Close };
+        let parting = if is_over || matches!(ending.parting, Parting::GiveUp(_)) {
+            ending.parting
+        } else {
+            Parting::Close
+        };
         Some(Ending { parting, ..ending })
     }
 
@@ -535,7 +538,8 @@ impl Exchange {
     fn judge(&mut self, profile: &Profile, fed: Result<Progress, Failure>, arrived: Mono) -> Option<Ending> {
         let progress = self.body.progress(&profile.expect);
         match (fed, progress) {
-            (_, BodyProgress::Starved) => Some(self.starved(arrived)),
+            // There is no memory left to decode it with.
+            (_, BodyProgress::Starved) => Some(self.our_fault(MissReason::Overload, arrived)),
             (_, BodyProgress::Failed(failure)) => Some(self.ending(Some(failure), arrived)),
             (Err(Failure::BodyTooLarge), _) if profile.expect.body.is_some() => {
                 match self.body.is_certain() {
@@ -553,10 +557,10 @@ impl Exchange {
         }
     }
 
-    /// There is no memory left to decode it with, which is our fault.
-    fn starved(&mut self, at: Mono) -> Ending {
+    /// We lack what it takes, so that nothing is known of the origin.
+    fn our_fault(&mut self, reason: MissReason, at: Mono) -> Ending {
         let ending = self.ending(None, at);
-        Ending { parting: Parting::GiveUp, ..ending }
+        Ending { parting: Parting::GiveUp(reason), ..ending }
     }
 
     /// Enough is known, though there is more to come.
@@ -601,8 +605,9 @@ impl Exchange {
             (Broken::SendFailed, _) => Failure::SendFailed,
             (Broken::Refused, false) => Failure::ConnectRefused,
             (Broken::Unreachable, _) => Failure::NetworkUnreachable,
-            (Broken::Closed | Broken::NoPort | Broken::Other, false) => Failure::ConnectFailed,
-            (Broken::NoPort | Broken::Other, true) => Failure::Reset,
+            (Broken::NoPort, _) => return self.our_fault(MissReason::InflightLimit, at),
+            (Broken::Closed | Broken::Other, false) => Failure::ConnectFailed,
+            (Broken::Other, true) => Failure::Reset,
         };
         self.ending(Some(failure), at)
     }

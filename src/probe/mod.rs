@@ -91,8 +91,8 @@ pub struct Hop {
 pub enum Next {
     /// The probe is over.
     Done(Verdict),
-    /// It is over, and says nothing of the endpoint: we had no room for the answer.
-    Missed,
+    /// It is over, and says nothing of the endpoint: we had no port for it, or no room for the answer.
+    Missed(MissReason),
     /// Another exchange, at the next hop's place or as another attempt: [`Probe::hop`] says where.
     Again,
 }
@@ -259,8 +259,8 @@ impl Probe {
     /// The exchange is over, or was never made: is that the verdict, or does it go on? With what it leaves behind.
     /// `seen`: when we know it.
     pub fn ended(&mut self, plan: &Plan, ending: Ending, seen: Mono) -> (Next, Left) {
-        if ending.parting == Parting::GiveUp {
-            return (Next::Missed, self.leave());
+        if let Parting::GiveUp(reason) = ending.parting {
+            return (Next::Missed(reason), self.leave());
         }
         let redirect = if ending.failure.is_none() { self.redirect(plan) } else { None };
         let (hop, failure) = match redirect {

@@ -362,14 +362,13 @@ fn a_reused_connection_has_no_connect_phase() {
     assert_eq!((observed.phases, observed.failure), ([ABSENT, 20, ABSENT], Some(Failure::ClosedEarly)));
 }
 
-const BROKEN: [Broken; 8] = [
+const BROKEN: [Broken; 7] = [
     Broken::Closed,
     Broken::Reset,
     Broken::Refused,
     Broken::TimedOut,
     Broken::Unreachable,
     Broken::SendFailed,
-    Broken::NoPort,
     Broken::Other,
 ];
 
@@ -388,12 +387,10 @@ fn every_way_to_break_has_its_class_in_every_stage() {
         [ConnectTimeout, TtfbTimeout, TransferTimeout],
         [NetworkUnreachable; 3],
         [SendFailed; 3],
-        // No local port: only connecting can meet it.
-        [ConnectFailed, Reset, Reset],
         [ConnectFailed, Reset, Reset],
     ];
     let timeouts = [ConnectTimeout, TtfbTimeout, TransferTimeout];
-    let late = [timeouts, timeouts, in_time[2], timeouts, in_time[4], in_time[5], in_time[6], timeouts];
+    let late = [timeouts, timeouts, in_time[2], timeouts, in_time[4], in_time[5], timeouts];
     let stages: [&[Step]; 3] = [&[], &[Connect(100)], &[Connect(100), Bytes(HEAD, Some(300), 300)]];
     for (expected, seen_us, total_us) in [(in_time, 500, 500), (late, 70_000, 1_000)] {
         for (how, classes) in BROKEN.into_iter().zip(expected) {
@@ -407,6 +404,19 @@ fn every_way_to_break_has_its_class_in_every_stage() {
                 assert_eq!(observed.flags.has(Flags::CENSORED), censored, "{how:?} after {stage:?}");
             }
         }
+    }
+}
+
+/// Whoever has no port left knows nothing of the origin.
+#[test]
+fn a_probe_without_a_local_port_is_a_missed_slot() {
+    for seen_us in [500, 70_000] {
+        let plan = plan();
+        let mut probe = start(&plan, false);
+        let ending = exchange(&mut probe).broken(&plan.profile, Broken::NoPort, at(seen_us)).unwrap();
+        assert_eq!(ending.parting, Parting::GiveUp(MissReason::InflightLimit));
+        let (next, _) = probe.ended(&plan, ending, at(seen_us));
+        assert!(matches!(next, Next::Missed(MissReason::InflightLimit)));
     }
 }
 
@@ -654,8 +664,8 @@ fn a_body_that_we_have_no_memory_for_is_a_missed_slot() {
     say(&mut probe, at(10));
     let response = [head.as_bytes(), &coded].concat();
     let ending = exchange(&mut probe).received(&plan.profile, &response, Some(at(20)), at(30)).unwrap();
-    assert_eq!(ending.parting, Parting::GiveUp);
-    assert!(matches!(probe.ended(&plan, ending, at(30)), (Next::Missed, _)));
+    assert_eq!(ending.parting, Parting::GiveUp(MissReason::Overload));
+    assert!(matches!(probe.ended(&plan, ending, at(30)), (Next::Missed(MissReason::Overload), _)));
     let sample = probe.missed(MissReason::Overload);
     assert_eq!((sample.outcome, sample.reason), (Outcome::Missed, MissReason::Overload.code()));
     assert_eq!((sample.ts, sample.endpoint_id), (Wall(5), EndpointId(7)));
@@ -680,9 +690,9 @@ fn what_waits_to_be_decoded_is_bounded() {
         assert!(memory.left_bytes() <= 16 * 1024);
         exchange(&mut probe).received(&plan.profile, piece, Some(at(20)), at(30))
     });
-    assert_eq!(ending.map(|ending| ending.parting), Some(Parting::GiveUp));
+    assert_eq!(ending.map(|ending| ending.parting), Some(Parting::GiveUp(MissReason::Overload)));
     assert!(memory.left_bytes() < 2_000, "only when it is used up: {}", memory.left_bytes());
-    assert!(matches!(probe.ended(&plan, ending.unwrap(), at(30)), (Next::Missed, _)));
+    assert!(matches!(probe.ended(&plan, ending.unwrap(), at(30)), (Next::Missed(MissReason::Overload), _)));
     drop(probe);
     assert_eq!(memory.left_bytes(), 16 * 1024, "and all of it is given back");
 }

@@ -151,7 +151,7 @@ pub enum Pace {
 pub struct Finished {
     flight: Box<Flight>,
     /// `None` if its slot is missed after all.
-    verdict: Option<Verdict>,
+    verdict: Result<Verdict, MissReason>,
 }
 
 /// Bounds of one shard.
@@ -681,13 +681,13 @@ impl Engine {
     pub fn report(&mut self, finished: Finished, cpu_ns: u64, record: &mut impl FnMut(Sample)) {
         let Finished { flight, verdict } = finished;
         match verdict {
-            Some(verdict) => flight.probe.samples(verdict, cpu_ns, &mut |sample: Sample| {
+            Ok(verdict) => flight.probe.samples(verdict, cpu_ns, &mut |sample: Sample| {
                 if sample.detail.step == 0 {
                     self.restraint.ended(Micros(sample.agent_us.max(0).unsigned_abs().into()));
                 }
                 record(sample);
             }),
-            None => record(flight.probe.missed(MissReason::Overload)),
+            Err(reason) => record(flight.probe.missed(reason)),
         }
     }
 
@@ -959,15 +959,14 @@ impl Engine {
             },
             Err(_full) => None,
         };
-        match (opened, slot) {
-            (Some(conn), _) => {
+        match opened {
+            Some(conn) => {
                 self.counters.opened += u64::from(!is_canary);
                 flight.conn = Some(conn);
                 flight.probe.begin(address, exchange);
                 self.arm_stage(key, now);
             }
-            (None, Some(_)) => self.miss_instead(key, MissReason::InflightLimit, record),
-            (None, None) => self.fail(key, Failure::ConnectFailed, now, wire, record),
+            None => self.miss_instead(key, MissReason::InflightLimit, record),
         }
     }
 
@@ -1100,7 +1099,7 @@ impl Engine {
         }
     }
 
-    /// A probe for which nothing was sent becomes a missed slot after all.
+    /// A probe for which we have no connection becomes a missed slot after all.
     fn miss_instead(&mut self, key: ProbeId, reason: MissReason, record: &mut impl FnMut(Sample)) {
         let flight = self.land(key);
         self.counters.missed += self.counts(flight.endpoint);
@@ -1129,12 +1128,12 @@ impl Engine {
             Next::Done(verdict) => {
                 let flight = self.land(key);
                 self.counters.sampled += self.counts(endpoint);
-                Some(Finished { flight, verdict: Some(verdict) })
+                Some(Finished { flight, verdict: Ok(verdict) })
             }
-            Next::Missed => {
+            Next::Missed(reason) => {
                 let flight = self.land(key);
                 self.counters.missed += self.counts(endpoint);
-                Some(Finished { flight, verdict: None })
+                Some(Finished { flight, verdict: Err(reason) })
             }
         }
     }

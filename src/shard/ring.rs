@@ -47,7 +47,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
@@ -413,6 +413,14 @@ impl Sockets {
                 self.send_failed(conn, Errno::from_raw_os_error(-failed));
                 None
             }
+            // No local address is what a machine without IPv6 says, too.
+            (Op::Connect, failed)
+                if failed == -libc::EADDRNOTAVAIL
+                    && socket.fd.as_ref().is_some_and(is_ipv6)
+                    && !has_ipv6() =>
+            {
+                Some(Event::Broken(Broken::Unreachable))
+            }
             (op, failed) => Some(Event::Broken(broken(op, Errno::from_raw_os_error(-failed)))),
         }
     }
@@ -678,6 +686,18 @@ fn broken(op: Op, errno: Errno) -> Broken {
         (Op::Connect, Errno::ADDRNOTAVAIL) => Broken::NoPort,
         _ => Broken::Other,
     }
+}
+
+fn is_ipv6(socket: &OwnedFd) -> bool {
+    sockopt::socket_domain(socket).is_ok_and(|domain| domain == AddressFamily::INET6)
+}
+
+/// Whether this machine has IPv6 at all. To connect a datagram socket is to look for a route and an address of our own,
+/// and no more.
+fn has_ipv6() -> bool {
+    let loopback = SocketAddr::from((Ipv6Addr::LOCALHOST, 9));
+    socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .is_ok_and(|socket| rustix::net::connect(&socket, &loopback).is_ok())
 }
 
 /// Asks for the time at which the kernel's stack had each segment (`SOF_TIMESTAMPING_RX_SOFTWARE`). Refusal is
