@@ -25,7 +25,7 @@ def parse_arguments():
     parser.add_argument("--holds", default="0,1ms,10ms,100ms", help="for how long answers are held (0,1ms,10ms,100ms)")
     parser.add_argument("--modes", default=",".join(MODE_TITLES), help="keepalive,fresh")
     parser.add_argument("--seconds", type=int, default=5, help="at each load (5)")
-    parser.add_argument("--rounds", type=int, default=3, help="of ringprobe, whose medians are judged (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of every tool, whose medians are judged (3)")
     parser.add_argument("--client-cpu", type=int, default=0, help="CPU of the peers (0); `bench` takes its first")
     parser.add_argument("--origin-cpu", type=int, default=1, help="CPU of the peers' origin (1)")
     parser.add_argument("--name", default="accuracy", help="name of the recorded run (accuracy)")
