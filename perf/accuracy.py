@@ -14,9 +14,9 @@ from bench import Report
 from compare import REPOSITORY, Unusable, first_line, machine
 from errors import MODE_TITLES, errors, plot, table
 from peers import peers
-from truth import cost, frozen, quota, schedule
+from truth import cost, frozen, quota, schedule, spin
 
-MORE_SCENARIOS = {"quota": quota, "schedule": schedule, "cost": cost, "frozen": frozen}
+MORE_SCENARIOS = {"quota": quota, "schedule": schedule, "cost": cost, "frozen": frozen, "spin": spin}
 
 
 def parse_arguments():

@@ -233,3 +233,79 @@ def frozen(report, arguments):
         found, true = quantile([total for _, _, total, _ in rows], part), quantile(known, part)
         report.check(f"p{part * 100:.0f}, ms", f"{true / 1e3:.1f} ± 0.5 %", f"{found / 1e3:.1f}",
                      abs(found - true) <= 0.005 * true)
+
+
+# --- spin ------------------------------------------------------------------------------------------------------------
+
+SPIN_MS, SPINS, SPIN_ENDPOINTS, SPIN_INTERVAL_MS, SPIN_HOLD_MS, SPIN_SECONDS = 50, 10, 200, 500, 20, 8
+TAINTED = 1 << 9
+# Spins when nobody can take the CPU away, and says from when to when; the kernel's clock for rows is the wall clock.
+SPINNER = f"""
+import os, sys, time
+os.sched_setaffinity(0, {{int(sys.argv[1])}})
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+for _ in range({SPINS}):
+    began = time.time_ns()
+    while time.time_ns() - began < {SPIN_MS * 1_000_000}: pass
+    print(began // 1000, time.time_ns() // 1000, flush=True)
+    time.sleep({5 * SPIN_MS / 1000})
+"""
+
+
+def spin(report, arguments):
+    """A real-time task takes the shard's CPU: lag and agent delay must say so, and no phase."""
+    report.begin("spin", f"A task spins for {SPIN_MS} ms on the shard's CPU, {SPINS} times, at real-time priority")
+    scratch = pathlib.Path(arguments.scratch)
+    store, file, holds = Sqlite(scratch / "spin.db"), scratch / "spin.toml", scratch / "spin.csv"
+    with HoldingOrigin(arguments, f"{SPIN_HOLD_MS}ms", ["--holds", str(holds)]) as origin:
+        lines = [f'[defaults]\ninterval = "{SPIN_INTERVAL_MS}ms"']
+        lines += [f'[[endpoint]]\nname = "{index}"\nurl = "{origin.url(f"/{index}")}"'
+                  for index in range(1, SPIN_ENDPOINTS + 1)]
+        file.write_text("\n".join(lines), encoding="ascii")
+        child = subprocess.Popen(pinned([arguments.ringprobe, "run", str(file), "--store", store.url, "--cores", "1",
+                                         "--duration", f"{SPIN_SECONDS}s", "--json"], arguments.client_cpu),
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            time.sleep(2)
+            spinner = subprocess.run([sys.executable, "-c", SPINNER, str(arguments.client_cpu)], capture_output=True,
+                                     text=True, check=False, timeout=SPIN_SECONDS)
+            if spinner.returncode:
+                report.note("not shown", f"this needs the right to real-time priority: {spinner.stderr.strip()[-80:]}")
+                return
+            output, _ = child.communicate(timeout=SPIN_SECONDS + GRACE_SECONDS)
+        finally:
+            if child.poll() is None:
+                child.kill()
+        origin.truth()
+    spins = [tuple(map(int, line.split())) for line in spinner.stdout.splitlines()]
+    summary = json.loads(output)
+    held = {}
+    with open(holds, encoding="ascii") as text:
+        for row in csv.DictReader(text):
+            held.setdefault(row["endpoint"], []).append((int(row["arrived_us"]), int(row["departed_us"])))
+    rows = store.rows("SELECT name, ts, lag_us, agent_us, processing_us, total_us, flags FROM metrics "
+                      f"JOIN endpoints USING (endpoint_id) WHERE outcome = {UP}")
+    touched, others, errors = [], [], {True: [], False: []}
+    for name, ts, lag, agent, processing, total, flags in rows:
+        during = any(ts < end and began < ts + lag + total + agent for began, end in spins)
+        (touched if during else others).append((lag, agent, total, flags))
+        known = [departed - arrived for arrived, departed in held.get(name, ())
+                 if ts + lag <= arrived < ts + lag + total]
+        if len(known) == 1:
+            errors[during].append(abs(processing - known[0]))
+    late = [row for row in touched if max(row[0], row[1]) >= SPIN_MS * 500]
+    report.equal("slots due, less sampled and missed", 0, summary["due"] - summary["sampled"] - summary["missed"])
+    report.note("probes in all, touched by a spin, compared with the origin's stamps",
+                f"{len(rows)}, {len(touched)}, {sum(map(len, errors.values()))}")
+    report.check("slots started or answered 25 ms late or more", f"≥ {SPINS}", len(late), len(late) >= SPINS)
+    for what, index in (("lag", 0), ("agent delay", 1)):
+        worst = max(row[index] for row in touched)
+        report.check(f"largest {what}, ms", f"≥ {0.9 * SPIN_MS:.0f}", round(worst / 1e3, 1),
+                     worst >= 900 * SPIN_MS)
+    report.equal("of the late ones, not flagged tainted", 0, sum(1 for row in late if not row[3] & TAINTED))
+    for part in (0.5, 0.99):
+        report.note(f"processing less the truth, p{part * 100:.0f}, µs: touched, others",
+                    f"{quantile(errors[True], part)}, {quantile(errors[False], part)}")
+    moved = quantile(errors[True], 0.99) - quantile(errors[False], 0.99)
+    report.at_most("a spin moves the p99 of that by, µs", 50, moved)
+    report.equal("verdict", "INVALID", summary["verdict"])
