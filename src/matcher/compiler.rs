@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::budget::{Budgets, CONJUNCTS_MAX, LAZY_CONJUNCTS_MAX, PATTERNS_MAX};
+use super::budget::{Budgets, CONJUNCTS_MAX, ENDPOINT_BYTES_MAX, LAZY_CONJUNCTS_MAX, PATTERNS_MAX};
 use super::dfa::Dfa;
 use super::error::{Fault, PatternError};
 use super::lazy::Lazy;
@@ -92,6 +92,18 @@ impl Compiler {
                             "more than {LAZY_CONJUNCTS_MAX} of the endpoint's patterns are of the lazy tier, and take \
                              {} KiB of each body; write smaller counts, or `*`",
                             self.budgets.lazy_bytes_max >> 10
+                        ),
+                    )));
+                }
+                let bytes: usize = conjuncts.iter().map(|conjunct| conjunct.engine.table_bytes()).sum();
+                if bytes > ENDPOINT_BYTES_MAX {
+                    return Err(refuse(Fault::new(
+                        0,
+                        format!(
+                            "with this pattern the endpoint's tables have {} KiB, of at most {} KiB; write smaller \
+                             counts, or `*`",
+                            bytes >> 10,
+                            ENDPOINT_BYTES_MAX >> 10
                         ),
                     )));
                 }

@@ -79,6 +79,8 @@ pub struct Exchange {
     memory: DecodeMemory,
     go_bytes: usize,
     behind: Option<Box<Behind>>,
+    /// Since when what comes now may have been there, if we were not looking.
+    blind_since: Option<Mono>,
     tls: Option<Box<Secured>>,
 }
 
@@ -88,8 +90,8 @@ struct Behind {
     /// What framing said of the receive that is being decoded, until that is done.
     undecided: Option<Undecided>,
     receives: VecDeque<Receive>,
-    /// How the connection broke behind them, and when we saw it.
-    broken: Option<(Broken, Mono)>,
+    /// How the connection broke behind them, when we saw it, and since when we had been blind then.
+    broken: Option<(Broken, Mono, Option<Mono>)>,
 }
 
 /// A receive that framing has seen, and the decoder not all of.
@@ -108,6 +110,7 @@ struct Receive {
     bytes: Box<[u8]>,
     arrived: Option<Mono>,
     seen: Mono,
+    blind_since: Option<Mono>,
     /// Its part of what decoding may take.
     _claim: Claim,
 }
@@ -142,6 +145,15 @@ pub enum Parting {
     Close,
     /// Nothing at all, and the fault is ours: the slot is missed, for this reason.
     GiveUp(MissReason),
+}
+
+/// A time in which nobody looked at what arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// When somebody last had,
+    pub since: Mono,
+    /// and did again.
+    pub until: Mono,
 }
 
 /// What ended a connection, or an attempt at one, before the response was whole.
@@ -250,6 +262,7 @@ impl Exchange {
             memory: DecodeMemory::default(),
             go_bytes: config::DECODED_BYTES_PER_GO,
             behind: None,
+            blind_since: None,
             tls,
         }
     }
@@ -311,6 +324,16 @@ impl Exchange {
         }
         self.sent(bytes);
         owed_ns
+    }
+
+    /// Says of what is handed in next whether nobody had looked before. Stamps are no more than the latest that each
+    /// can be then: the kernel merges what it holds, under the stamp of the last (a FIN, or bytes that nobody asked
+    /// for). So they make nothing late; how long it has waited for us is the most that it can be.
+    pub fn blind(&mut self, blind: Option<Blind>) {
+        self.blind_since = blind.filter(|blind| self.started < blind.until).map(|blind| blind.since);
+        if self.blind_since.is_some() {
+            self.flags = self.flags.with(Flags::TAINTED);
+        }
     }
 
     /// The connection stands, as we see at `seen`.
@@ -388,11 +411,27 @@ impl Exchange {
                 let arrived = self.clamp_arrival(arrived, seen);
                 return Some(self.our_fault(MissReason::Overload, arrived));
             };
-            behind.receives.push_back(Receive { bytes: input.into(), arrived, seen, _claim: claim });
+            let blind_since = self.blind_since;
+            behind.receives.push_back(Receive {
+                bytes: input.into(),
+                arrived,
+                seen,
+                blind_since,
+                _claim: claim,
+            });
             return self.catch_up(profile, seen);
         }
         let arrived = self.clamp_arrival(arrived, seen);
+        let arrived = self.in_doubt(profile, arrived);
         self.look_at(profile, input, arrived, seen)
+    }
+
+    /// A stamp, after a time of blindness: in time, and waited for us since that began.
+    fn in_doubt(&mut self, profile: &Profile, arrived: Mono) -> Mono {
+        let Some(since) = self.blind_since else { return arrived };
+        let arrived = arrived.min(self.limit(profile)).max(self.last_byte);
+        self.waited_ns += arrived.nanos_since(since.max(self.last_byte));
+        arrived
     }
 
     /// Whether there is something that came and was not looked at: [`Self::catch_up`] does.
@@ -416,11 +455,16 @@ impl Exchange {
                 }
                 ending
             }
-        } else if let Some(Receive { bytes, arrived, seen, .. }) = behind.receives.pop_front() {
+        } else if let Some(Receive { bytes, arrived, seen, blind_since, .. }) = behind.receives.pop_front() {
+            self.blind_since = blind_since;
             let arrived = self.clamp_arrival(arrived, seen);
+            let arrived = self.in_doubt(profile, arrived);
             self.look_at(profile, &bytes, arrived, now)
         } else {
-            behind.broken.take().map(|(how, seen)| self.broke(profile, how, seen))
+            behind.broken.take().map(|(how, seen, blind_since)| {
+                self.blind_since = blind_since;
+                self.broke(profile, how, seen)
+            })
         };
         // What has just been looked at may be more than a go.
         let undecided = self.behind.take().and_then(|behind| behind.undecided);
@@ -574,7 +618,7 @@ impl Exchange {
     pub fn broken(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Option<Ending> {
         match &mut self.behind {
             Some(behind) => {
-                behind.broken.get_or_insert((how, seen));
+                behind.broken.get_or_insert((how, seen, self.blind_since));
                 None
             }
             None => Some(self.broke(profile, how, seen)),
@@ -582,11 +626,17 @@ impl Exchange {
     }
 
     fn broke(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Ending {
-        if seen > self.limit(profile) && deadline_may_come_first(how) {
+        // Blind, we take it for as early as it can have been.
+        let at = self.blind_since.unwrap_or(seen).max(self.last_byte);
+        if at > self.limit(profile) && deadline_may_come_first(how) {
             return self.timed_out(profile);
         }
+        // With bytes that came in the same time, that time has been counted.
+        if self.blind_since.is_some_and(|since| self.last_byte <= since) {
+            self.waited_ns += seen.nanos_since(at);
+        }
         // What is certain whenever it is seen must not make the exchange longer than its time.
-        let at = seen.min(self.limit(profile)).max(self.last_byte);
+        let at = at.min(self.limit(profile)).max(self.last_byte);
         let securing = self.stage() == Stage::Securing;
         let failure = match (how, self.connected.is_some()) {
             (Broken::Closed, true) if securing => Failure::TlsProtocol,

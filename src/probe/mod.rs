@@ -23,7 +23,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use exchange::{Broken, Ending, Exchange, Parting, Stage};
+pub use exchange::{Blind, Broken, Ending, Exchange, Parting, Stage};
 pub use plan::{ClosePolicy, Expect, HostPort, Plan, Profile, Source, Timeouts};
 
 use std::net::{IpAddr, SocketAddr};

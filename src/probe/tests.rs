@@ -29,8 +29,10 @@ enum Step {
     Bytes(&'static str, Option<i64>, i64),
     Break(Broken, i64),
     Deadline,
+    /// From when to when nobody looked, of all that follows.
+    Unseen(i64, i64),
 }
-use Step::{Break, Bytes, Connect, Deadline};
+use Step::{Break, Bytes, Connect, Deadline, Unseen};
 
 /// What is expected: phases (connect, processing, transfer; `ABSENT` for none), failure, flags, agent µs.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,6 +99,10 @@ fn run(plan: &Plan, probe: &mut Probe, steps: &[Step]) -> Option<Ending> {
         }
         Break(how, us) => exchange(probe).broken(profile, how, at(us)),
         Deadline => Some(exchange(probe).timed_out(profile)),
+        Unseen(since, until) => {
+            exchange(probe).blind(Some(Blind { since: at(since), until: at(until) }));
+            None
+        }
     })
 }
 
@@ -407,6 +413,39 @@ fn every_way_to_break_has_its_class_in_every_stage() {
     }
 }
 
+/// What came while we were not looking may have been merged under a later stamp, and a close has none at all: nobody is
+/// late for that, and what is told is the most that it can have waited for us.
+#[test]
+fn nobody_is_late_because_we_were_blind() {
+    let stood: &[Step] = &[Connect(100), Unseen(150, 1_600)];
+    for (steps, phases, failure) in [
+        // Merged with what came behind, beyond the timeout and within it.
+        (&[Bytes(WHOLE, Some(1_590), 1_600)][..], [100, 900, 0], None),
+        (&[Bytes(WHOLE, Some(700), 1_600)], [100, 600, 0], None),
+        // The end of a body that ends so, and a reset: as early as they can have been.
+        (&[Bytes(UNTIL_CLOSE, Some(200), 1_600), Break(Broken::Closed, 1_600)], [100, 100, 0], None),
+        (&[Break(Broken::Reset, 1_600)], [100, 50, ABSENT], Some(Failure::Reset)),
+    ] {
+        let steps = [stood, steps].concat();
+        let plan = plan();
+        let mut probe = start(&plan, false);
+        let ending = run(&plan, &mut probe, &steps).unwrap();
+        let sample = sample(&plan, probe, ending, 0);
+        holds(&sample);
+        let Phases { connect_us, processing_us, transfer_us, .. } = sample.phases;
+        assert_eq!(
+            ([connect_us, processing_us, transfer_us], sample.failure()),
+            (phases, failure),
+            "{steps:?}"
+        );
+        assert!(sample.flags.has(Flags::TAINTED) && !sample.flags.has(Flags::CENSORED), "{steps:?}");
+        assert!((1_400..=1_450).contains(&sample.agent_us), "{steps:?}: {}", sample.agent_us);
+    }
+    // Who has only begun since has nothing to fear from it.
+    let observed = observe(false, &[Unseen(-900, 0), Connect(100), Bytes(WHOLE, Some(300), 310)]);
+    assert_eq!((observed.phases, observed.failure, observed.agent_us), ([100, 200, 0], None, 10));
+}
+
 /// Whoever has no port left knows nothing of the origin.
 #[test]
 fn a_probe_without_a_local_port_is_a_missed_slot() {
@@ -669,6 +708,50 @@ fn a_body_that_we_have_no_memory_for_is_a_missed_slot() {
     let sample = probe.missed(MissReason::Overload);
     assert_eq!((sample.outcome, sample.reason), (Outcome::Missed, MissReason::Overload.code()));
     assert_eq!((sample.ts, sample.endpoint_id), (Wall(5), EndpointId(7)));
+}
+
+/// A body that many large tables look at is looked at in goes, and comes to the same.
+#[test]
+fn slow_patterns_look_in_goes() {
+    let pattern = |n: u8| format!("(?!x)[{}b].{{12}}W{n}", char::from(b'c' + n));
+    let mut lists = Patterns::default();
+    lists.body_match.push("needle".to_owned());
+    lists.body_forbid.extend((0..4).map(pattern));
+    let matcher = Compiler::new(Budgets::default()).compile(&lists).unwrap();
+    assert!(matcher.slowness() > 8, "{}", matcher.slowness());
+    let bytes: Vec<u8> =
+        (0_u32..300_000).map(|n| b'a' + u8::try_from(n.wrapping_mul(n) / 7 % 8).unwrap()).collect();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    let mut content = [head.as_bytes(), &bytes].concat();
+    for (found, wanted) in [(true, None), (false, Some(Failure::BodyMismatch))] {
+        if found {
+            content[200_000..200_006].copy_from_slice(b"needle");
+        } else {
+            content[200_000] = b'N';
+        }
+        let expect = Expect { body: Some(Arc::clone(&matcher)), ..Expect::default() };
+        let plan = plan_of(Profile { timeout: TIMEOUT, expect, ..Profile::default() });
+        let mut probe = start(&plan, false);
+        assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(10)), None);
+        say(&mut probe, at(10));
+        let mut goes = 0;
+        let early = content
+            .chunks(4_096)
+            .find_map(|piece| exchange(&mut probe).received(&plan.profile, piece, Some(at(20)), at(30)));
+        let ending = early.or_else(|| {
+            std::iter::from_fn(|| {
+                goes += 1;
+                assert!(exchange(&mut probe).is_behind(), "it ends");
+                Some(exchange(&mut probe).catch_up(&plan.profile, at(40)))
+            })
+            .flatten()
+            .next()
+        });
+        assert!(goes > 60, "a receive is more than a go: {goes}");
+        let sample = sample(&plan, probe, ending.unwrap(), 0);
+        assert_eq!(sample.failure(), wanted);
+        assert_eq!((sample.total_us, sample.bytes_in), (20, i32::try_from(content.len()).unwrap()));
+    }
 }
 
 /// It grew with what came, without a bound: a bomb is decoded slower than it arrives.

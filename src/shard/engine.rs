@@ -33,6 +33,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Host;
 
@@ -40,6 +41,7 @@ use super::deadlines::{ClassId, Deadlines};
 use super::origins::{Caps, Origins};
 use super::random::Random;
 use super::restraint::{Budgets, Restraint};
+use super::sight::Sight;
 use super::slab::{Key, Slab};
 use crate::clock::{Micros, Mono, Reading, Wall};
 use crate::config;
@@ -234,6 +236,7 @@ pub struct Engine {
     restraint: Restraint,
     policy: Arc<Policy>,
     random: Random,
+    sight: Sight,
     counters: Counters,
     anchor: Reading,
     /// Slots at or after this instant are not due any more.
@@ -356,6 +359,7 @@ impl Engine {
             restraint: Restraint::new(limits.budgets),
             policy,
             random,
+            sight: Sight::default(),
             counters: Counters::default(),
             anchor,
             stop_at: Mono::NEVER,
@@ -522,6 +526,16 @@ impl Engine {
         }
     }
 
+    /// What is handed in next was taken from the ring at `now`, after a wait that was meant to last for `wait` at most.
+    pub fn look(&mut self, now: Mono, wait: Duration) {
+        self.sight.look(now, wait);
+    }
+
+    /// Nobody will look for a while, as nothing is in flight.
+    pub fn rest(&mut self) {
+        self.sight.rest();
+    }
+
     /// Takes note of what happened at `seen`; the probe that this ended, if any. What is to be done about it is done
     /// by [`Self::settle`], when it is known how long this took.
     ///
@@ -590,6 +604,7 @@ impl Engine {
         let watched = &self.watched[flight.endpoint as usize];
         let profile = &watched.plan.profile;
         let exchange = flight.probe.exchange().expect("a probe on a connection has an exchange");
+        exchange.blind(self.sight.blind());
         let ending = match event {
             Event::Connected { round_trip } => {
                 let ending = exchange.connected(profile, round_trip, seen);
