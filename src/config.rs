@@ -164,7 +164,7 @@ pub const BENCH_CONNECTIONS_MAX: u32 = 1024 * 1024;
 /// Highest rate of `bench`, probes per second: some hundred times what a core can do. Slots without a bound come
 /// faster than they can even be missed, and such a run would never end.
 pub const BENCH_RATE_MAX: f64 = 10e6;
-/// Samples of one run of a single shard (`bench --accuracy`, `--ab`), all kept until its end (96 B each).
+/// Samples of one run of a single shard (`bench --accuracy`, `--ab`), all kept until its end (104 B each).
 pub const SOLO_SAMPLES_MAX: usize = 4 * 1024 * 1024;
 /// What room is made for in such a run without a rate, samples per second: twice what a core can do.
 pub const SOLO_SAMPLES_PER_S: f64 = 250_000.0;
@@ -198,7 +198,7 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 
 // --- samples and writer ---------------------------------------------------------------------------------
 
-/// Samples a shard's ring to the writer holds (96 B each): 0.6 s at 100,000 probes/s.
+/// Samples a shard's ring to the writer holds (104 B each): 0.6 s at 100,000 probes/s.
 pub const SAMPLE_RING_CAPACITY: usize = 64 * 1024;
 /// Samples that one probe can leave, steps included: 21 hops in each of 6 attempts, and its own; and the same for 64
 /// addresses would be too much to keep room for.

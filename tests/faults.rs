@@ -347,7 +347,9 @@ fn a_redirect_is_followed_and_each_hop_leaves_its_step() {
     let statuses: Vec<i64> = steps.iter().map(|step| step["status"].as_i64().unwrap()).collect();
     assert_eq!(statuses, [302, 302, 302, 200]);
     // What was read from the wire, and how long it took, is the sum of the hops.
-    for column in ["bytes_in", "bytes_out", "connect_us", "processing_us", "transfer_us", "total_us"] {
+    for column in
+        ["bytes_in", "bytes_out", "connect_us", "processing_us", "transfer_us", "total_us", "write_us"]
+    {
         let sum: i64 = steps.iter().filter_map(|step| step[column].as_i64()).sum();
         assert_eq!(probe[column].as_i64(), Some(sum), "{column}: {said}");
     }

@@ -23,12 +23,12 @@ use crate::dns;
 use crate::endpoint::Connection;
 use crate::http::request::{Parts, Template};
 use crate::policy::Policy;
-use crate::probe::{Expect, HostPort, Plan, Profile};
+use crate::probe::{Departure, Expect, HostPort, Plan, Profile};
 use crate::sample::{EndpointId, Sample};
 use crate::schedule::Schedule;
 use crate::shard;
 use crate::shard::engine::{
-    Close, ConnId, Departure, Engine, Event, Finished, Limits, NoSocket, Pace, Route, Surroundings, Wire,
+    Close, ConnId, Engine, Event, Finished, Limits, NoSocket, Pace, Route, Surroundings, Wire,
 };
 use crate::shard::origins::Caps;
 use crate::tls;
@@ -572,7 +572,7 @@ impl World {
             Completion::Sent(bytes) => {
                 self.wire.trail.note(seen, Note::Sent(key, *bytes));
                 self.wire.ledger.sent(key);
-                Event::Sent(*bytes)
+                Event::Sent { bytes: *bytes, by: seen }
             }
             Completion::Received { of, from, to, at } => {
                 self.wire.trail.note(seen, Note::Received(key, to - from));
