@@ -71,6 +71,9 @@ pub const INFLIGHT_MAX: u32 = 16 * 1024;
 pub const ORIGIN_INFLIGHT_DEFAULT: u32 = 256;
 /// Probes started per second to one origin address, of the whole node, where nobody says otherwise.
 pub const ORIGIN_PROBES_PER_S_DEFAULT: u32 = 1_000;
+/// The second that is meant by that: less than a whole one, so that an endpoint that is probed once a second is not in
+/// its own way when it starts some milliseconds less late than the last time.
+pub const ORIGIN_SPAN: Micros = Micros::from_millis(990);
 /// The agent's own delay in one probe, or its lag, that taints it, µs,
 pub const AGENT_BUDGET_US: i32 = 1_000;
 /// or this share of the probe's total, one in so many, if that is more.

@@ -23,7 +23,7 @@ use ringprobe::endpoint::{Connection, Draft, StoredEndpoint};
 use ringprobe::sample::{ABSENT, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
 use ringprobe::schedule::Schedule;
 use ringprobe::shard::engine::{Limits, Pace};
-use ringprobe::shard::origins::Caps;
+use ringprobe::shard::origins::Share;
 use ringprobe::shard::restraint::Budgets;
 use ringprobe::shard::{Assignment, Shard};
 use ringprobe::testing::origin::{MENU, Origin, OriginOptions};
@@ -437,7 +437,7 @@ fn probe_until(
     let limits = Limits {
         inflight_max: 1_000,
         connections_max: 1_000,
-        origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+        origin: Share::NONE,
         budgets: Budgets::default(),
     };
     let surroundings = Surroundings::of_machine().for_shard(anchor, 0);

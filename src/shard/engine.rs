@@ -37,7 +37,7 @@ use std::sync::Arc;
 use url::Host;
 
 use super::deadlines::{ClassId, Deadlines};
-use super::origins::{Caps, Origins};
+use super::origins::{Origins, Share};
 use super::random::Random;
 use super::restraint::{Budgets, Restraint};
 use super::slab::{Key, Slab};
@@ -158,7 +158,7 @@ pub struct Limits {
     /// Connections, idle and lingering ones included.
     pub connections_max: u32,
     /// What one origin address is spared.
-    pub origin: Caps,
+    pub origin: Share,
     /// When slots are given up.
     pub budgets: Budgets,
 }

@@ -30,7 +30,7 @@ use crate::shard;
 use crate::shard::engine::{
     Close, ConnId, Engine, Event, Finished, Limits, NoSocket, Pace, Route, Surroundings, Wire,
 };
-use crate::shard::origins::Caps;
+use crate::shard::origins::Share;
 use crate::tls;
 
 const US: u64 = 1_000;
@@ -390,7 +390,7 @@ impl World {
         let limits = Limits {
             inflight_max: if tight { endpoints_count / 8 + 1 } else { endpoints_count },
             connections_max: if random.chance(200) { endpoints_count / 2 + 2 } else { endpoints_count * 3 },
-            origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+            origin: Share::NONE,
             budgets: shard::restraint::Budgets::default(),
         };
         let shift_us = i64::from(options.breakage == Some(Breakage::ShiftedSlots));
