@@ -52,8 +52,10 @@ pub struct Exchange {
     greeted: Option<Mono>,
     /// When the last flight of the origin's handshake arrived.
     secured: Option<Mono>,
-    /// When the request left.
+    /// When the request began to leave,
     asked: Option<Mono>,
+    /// and when the kernel had all of it, as far as we know.
+    written: Option<Mono>,
     /// When the first byte of the response arrived.
     first_byte: Option<Mono>,
     /// Latest arrival: what the response's end is, once it is whole.
@@ -121,6 +123,17 @@ struct Secured {
     session: tls::Session,
     /// Plaintext of one receive, kept for its memory.
     plain: Vec<u8>,
+}
+
+/// What a call to send came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// When it began to leave,
+    pub at: Mono,
+    /// and when the call was over.
+    pub until: Mono,
+    /// How much the kernel has taken, bytes.
+    pub bytes: u64,
 }
 
 /// How an exchange ended.
@@ -244,6 +257,7 @@ impl Exchange {
             greeted: None,
             secured: None,
             asked: None,
+            written: None,
             first_byte: None,
             last_byte: now,
             owes_since: None,
@@ -299,10 +313,10 @@ impl Exchange {
         Some(output)
     }
 
-    /// What was taken to be sent left at `at`, `bytes` of it at once. For how long the origin had waited for it, ns:
-    /// by so much the deadline has moved.
-    pub fn departed(&mut self, at: Mono, bytes: u64) -> u64 {
-        let at = at.max(self.last_byte);
+    /// What was taken to be sent left like this. For how long the origin had waited for it, ns: by so much the deadline
+    /// has moved.
+    pub fn departed(&mut self, departure: Departure) -> u64 {
+        let at = departure.at.max(self.last_byte);
         let owed_ns = self.owes_since.take().map_or(0, |since| at.nanos_since(since));
         self.deadline = Mono(self.deadline.0 + owed_ns);
         if self.tls.is_some() && self.secured.is_none() {
@@ -322,7 +336,7 @@ impl Exchange {
                 self.keeping_ns += at.nanos_since(self.started);
             }
         }
-        self.sent(bytes);
+        self.sent(departure.bytes, departure.until);
         owed_ns
     }
 
@@ -352,10 +366,13 @@ impl Exchange {
         None
     }
 
-    /// `bytes` left.
-    pub const fn sent(&mut self, bytes: u64) {
+    /// The kernel had taken `bytes` by `by`.
+    pub fn sent(&mut self, bytes: u64, by: Mono) {
         self.bytes_out += bytes;
         self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
+        if self.unsent_bytes == 0 && self.asked.is_some() {
+            self.written.get_or_insert(by);
+        }
     }
 
     /// Adds to our own handling time, ns.
@@ -766,6 +783,19 @@ impl Exchange {
         }
         debug_assert!(phases.as_array().iter().all(|us| *us >= ABSENT), "no phase is negative");
         phases
+    }
+
+    /// How long the request took to leave, as a part of the processing phase up to `end`, µs; absent with that phase.
+    ///
+    /// We may notice late that it has left, but an origin that has begun to answer, or a probe that has ended, does not
+    /// wait for it any more.
+    #[must_use]
+    pub fn write_us(&self, end: Mono) -> i32 {
+        let written_us = match (self.asked, self.written) {
+            (Some(asked), Some(written)) => clamp_us(written.nanos_since(asked) / 1_000),
+            _ => i32::MAX,
+        };
+        written_us.min(self.phases(end).processing_us)
     }
 
     /// A stamp within what is possible: not before the last event, not after we saw it. Kernel stamps are

@@ -76,8 +76,13 @@ fn start(plan: &Plan, reused: bool) -> Probe {
 
 /// Sends what there is to be sent, all at once.
 fn say(probe: &mut Probe, at: Mono) {
+    say_at_most(u64::MAX, probe, (at, at));
+}
+
+/// Sends what there is to be sent, so much of it at once, by a call of that span.
+fn say_at_most(bytes_max: u64, probe: &mut Probe, (at, until): (Mono, Mono)) {
     if let Some(output) = exchange(probe).take_output() {
-        probe.departed(at, output.len() as u64);
+        probe.departed(Departure { at, until, bytes: bytes_max.min(output.len() as u64) });
     }
 }
 
@@ -138,6 +143,7 @@ fn observe(reused: bool, steps: &[Step]) -> Expected {
 fn holds(sample: &Sample) {
     assert!(sample.phases_sum_to_total(), "{sample:?}");
     assert!(sample.phases.as_array().iter().all(|us| *us >= ABSENT), "{sample:?}");
+    assert!(sample.write_is_within_processing(), "{sample:?}");
     assert!((0..=1_000).contains(&sample.total_us), "no longer than the timeout: {sample:?}");
     assert!(sample.agent_us >= 0, "{sample:?}");
 }
@@ -498,6 +504,38 @@ fn a_handshake_ends_when_the_kernel_says_and_not_when_we_look() {
 }
 
 #[test]
+fn writing_ends_when_the_kernel_has_the_last_byte_and_with_the_first_of_the_answer_at_the_latest() {
+    const ALL: u64 = u64::MAX;
+    let plan = plan();
+    let request_bytes = plan.request.render(0).len() as u64;
+    // Bytes that the call took until 130 µs; bytes that had left by when; when the answer came; how long it took.
+    type Row<'a> = (&'a str, u64, &'a [(u64, i64)], i64, i32);
+    let rows: &[Row<'_>] = &[
+        ("one call", ALL, &[], 300, 30),
+        ("none at once", 0, &[(request_bytes, 250)], 300, 150),
+        ("in three", 10, &[(1, 150), (request_bytes - 11, 270)], 300, 170),
+        ("noticed after the answer", 10, &[(request_bytes - 10, 320)], 300, 200),
+        ("never, for all we know", 10, &[(1, 150)], 300, 200),
+        ("an answer while we were calling", ALL, &[], 120, 20),
+    ];
+    for (name, at_once_bytes, sent, answered_us, write_us) in rows {
+        let mut probe = start(&plan, false);
+        assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(100)), None);
+        say_at_most(*at_once_bytes, &mut probe, (at(100), at(130)));
+        for (bytes, us) in *sent {
+            exchange(&mut probe).sent(*bytes, at(*us));
+        }
+        let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(*answered_us), 330)]).unwrap();
+        let sample = sample(&plan, probe, ending, 0);
+        holds(&sample);
+        assert_eq!(sample.write_us, *write_us, "{name}");
+    }
+    let mut probe = start(&plan, false);
+    let ending = run(&plan, &mut probe, &[Break(Broken::Refused, 100)]).unwrap();
+    assert_eq!(sample(&plan, probe, ending, 0).write_us, ABSENT, "nothing was asked");
+}
+
+#[test]
 fn an_unresolved_endpoint_is_down_in_no_time() {
     let plan = plan();
     let mut probe = Probe::start(&plan, EndpointId(7), Wall(5), Micros(3), START);
@@ -512,6 +550,7 @@ fn an_unresolved_endpoint_is_down_in_no_time() {
 enum Event {
     Connect,
     Bytes(&'static str, Option<i64>),
+    Sent(u64),
     Break(Broken),
 }
 
@@ -522,6 +561,7 @@ fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
     let event = prop_oneof![
         2 => Just(Event::Connect),
         8 => bytes.prop_map(|(bytes, stamp)| Event::Bytes(bytes, stamp)),
+        4 => (1_u64..40).prop_map(Event::Sent),
         1 => proptest::sample::select(BROKEN.to_vec()).prop_map(Event::Break),
     ];
     proptest::collection::vec((0_u64..600_000, event), 0..10)
@@ -531,7 +571,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_048, ..ProptestConfig::default() })]
 
     #[test]
-    fn phases_sum_to_the_total_whatever_happens(reused in any::<bool>(), events in events()) {
+    fn phases_sum_to_the_total_whatever_happens(
+        reused in any::<bool>(),
+        at_once_bytes in 0_u64..80,
+        call_ns in 0_u64..100_000,
+        events in events(),
+    ) {
         let plan = plan();
         let mut probe = start(&plan, reused);
         let mut seen = START;
@@ -544,11 +589,17 @@ proptest! {
                 if ending.is_some() {
                     break;
                 }
-                say(&mut probe, seen);
+                let sent = Mono(seen.0 + call_ns);
+                say_at_most(at_once_bytes, &mut probe, (seen, sent));
+                seen = sent;
             }
             let exchange = exchange(&mut probe);
             ending = match event {
                 Event::Connect => None,
+                Event::Sent(bytes) => {
+                    exchange.sent(*bytes, seen);
+                    None
+                }
                 Event::Bytes(bytes, stamp) => {
                     let arrived = stamp.map(|off_ns| Mono(seen.0.saturating_add_signed(off_ns)));
                     exchange.received(&plan.profile, bytes.as_bytes(), arrived, seen)

@@ -38,7 +38,7 @@ use std::time::Duration;
 use url::Host;
 
 use super::deadlines::{ClassId, Deadlines};
-use super::origins::{Caps, Origins};
+use super::origins::{Origins, Share};
 use super::random::Random;
 use super::restraint::{Budgets, Restraint};
 use super::sight::Sight;
@@ -50,8 +50,8 @@ use crate::endpoint::Connection;
 use crate::http::coding::DecodeMemory;
 use crate::policy::Policy;
 use crate::probe::{
-    Broken, ClosePolicy, Ending, Exchange, HostPort, Next, Parting, Plan, Probe, Profile, Source, Timeouts,
-    Verdict,
+    Broken, ClosePolicy, Departure, Ending, Exchange, HostPort, Next, Parting, Plan, Probe, Profile, Source,
+    Timeouts, Verdict,
 };
 use crate::sample::{EndpointId, Failure, MissReason, Sample};
 use crate::schedule::Schedule;
@@ -79,15 +79,6 @@ pub trait Wire {
     /// Gives the connection up, whatever is in flight on it; `abruptly` with a RST. Nothing more is heard of it but,
     /// if the answer is [`Close::Pending`], one [`Event::Released`].
     fn close(&mut self, conn: ConnId, abruptly: bool) -> Close;
-}
-
-/// What a call to send came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Departure {
-    /// When it began to leave.
-    pub at: Mono,
-    /// How much has left, bytes.
-    pub bytes: u64,
 }
 
 /// The way to an address.
@@ -122,8 +113,13 @@ pub enum Event<'a> {
         /// How long the kernel says that it took, if nothing was lost on the way; its completion may be seen late.
         round_trip: Option<Micros>,
     },
-    /// So many bytes have left, that could not when they were asked to be sent.
-    Sent(u64),
+    /// Bytes have left that could not when they were asked to be sent.
+    Sent {
+        /// How many.
+        bytes: u64,
+        /// When the kernel had taken them for certain: not when, which it does not tell.
+        by: Mono,
+    },
     /// Bytes, with the time at which the kernel had them.
     Received {
         /// The bytes.
@@ -164,7 +160,7 @@ pub struct Limits {
     /// Connections, idle and lingering ones included.
     pub connections_max: u32,
     /// What one origin address is spared.
-    pub origin: Caps,
+    pub origin: Share,
     /// When slots are given up.
     pub budgets: Budgets,
 }
@@ -569,7 +565,7 @@ impl Engine {
                         self.resolver.answered(query, bytes, arrived.unwrap_or(seen).min(seen), seen);
                     }
                     Event::Broken(_) => self.resolver.failed(query, seen),
-                    Event::Sent(_) | Event::Released => return None,
+                    Event::Sent { .. } | Event::Released => return None,
                 }
                 self.dns_stirred = true;
                 None
@@ -615,8 +611,8 @@ impl Engine {
                 }
                 ending
             }
-            Event::Sent(bytes) => {
-                exchange.sent(bytes);
+            Event::Sent { bytes, by } => {
+                exchange.sent(bytes, by);
                 return None;
             }
             Event::Received { bytes, arrived } => {
@@ -1003,8 +999,7 @@ impl Engine {
     fn say(&mut self, key: ProbeId, conn: ConnId, wire: &mut impl Wire) {
         let flight = self.probes.at(key).expect("the caller has it");
         let Some(output) = flight.probe.exchange().and_then(Exchange::take_output) else { return };
-        let Departure { at, bytes } = wire.send(conn, &output);
-        flight.probe.departed(at, bytes);
+        flight.probe.departed(wire.send(conn, &output));
     }
 
     /// What a probe left to be done.

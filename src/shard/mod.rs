@@ -167,6 +167,7 @@ impl Outlet {
             }
         }
         debug_assert!(sample.phases_sum_to_total(), "phases sum to the total: {sample:?}");
+        debug_assert!(sample.write_is_within_processing(), "a part is longer than the whole: {sample:?}");
         if self.samples.push(sample).is_err() {
             self.dropped += 1;
         }

@@ -61,11 +61,11 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with, sockopt};
 
-use super::engine::{Close, ConnId, Departure, Event, NoSocket, Route, Wire};
+use super::engine::{Close, ConnId, Event, NoSocket, Route, Wire};
 use crate::clock::{Micros, Mono, Reading};
 use crate::config;
 use crate::dns::Transport;
-use crate::probe::{Broken, Source};
+use crate::probe::{Broken, Departure, Source};
 
 /// One shard's ring. Belongs to the thread that made it: the kernel refuses any other.
 pub struct Ring {
@@ -371,7 +371,7 @@ impl Sockets {
                 if let Some((bytes, from)) = rest.or_else(|| Some((socket.unsent.take()?, 0))) {
                     self.push_send(conn, bytes, from);
                 }
-                Some(Event::Sent(sent.into()))
+                Some(Event::Sent { bytes: sent.into(), by: reading.mono })
             }
             (Op::Receive, 0..) => match message {
                 Some(Message { payload: bytes @ [_, ..], stamp_ns }) => {
@@ -558,19 +558,21 @@ impl Wire for Sockets {
                 Err(Errno::AGAIN | Errno::INTR) => 0,
                 Err(errno) => {
                     self.send_failed(conn, errno);
-                    return Departure { at, bytes: 0 };
+                    return Departure { at, until: at, bytes: 0 };
                 }
             };
+            let until = Mono::now();
             if sent < bytes.len() {
                 self.push_send(conn, Arc::clone(bytes), sent);
             }
-            return Departure { at, bytes: sent as u64 };
+            return Departure { at, until, bytes: sent as u64 };
         }
         // It would overtake what the ring is sending.
         let unsent = socket.unsent.take();
         socket.unsent =
             Some(unsent.map_or_else(|| Arc::clone(bytes), |before| [&*before, bytes].concat().into()));
-        Departure { at: Mono::now(), bytes: 0 }
+        let now = Mono::now();
+        Departure { at: now, until: now, bytes: 0 }
     }
 
     /// Asks the socket itself: completions were handed out at the end of the last turn, and what has come since only

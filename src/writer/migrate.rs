@@ -29,6 +29,7 @@ pub(super) const POSTGRES: &[Migration] = &[
         name: "verdicts",
         sql: include_str!("../../migrations/postgres/0003_verdicts.sql"),
     },
+    Migration { version: 4, name: "write", sql: include_str!("../../migrations/postgres/0004_write.sql") },
 ];
 
 /// Those of SQLite, in order.
@@ -40,6 +41,7 @@ pub(super) const SQLITE: &[Migration] = &[
         name: "verdicts",
         sql: include_str!("../../migrations/sqlite/0003_verdicts.sql"),
     },
+    Migration { version: 4, name: "write", sql: include_str!("../../migrations/sqlite/0004_write.sql") },
 ];
 
 /// The version that this program needs, of both stores.
@@ -128,11 +130,13 @@ mod tests {
             store.execute_batch(migration.sql).unwrap();
         }
         for view in ["samples", "sample_steps"] {
-            let found =
-                store.query_row(&format!("SELECT endpoint_id, total_ms, twin FROM {view}"), [], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, f64>(1)?, row.get::<_, i64>(2)?))
-                });
-            assert_eq!(found, Ok((7, 0.006, 0)), "{view}");
+            let found = store.query_row(
+                &format!("SELECT endpoint_id, total_ms, twin, write_ms FROM {view}"),
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            );
+            let expected: (i64, f64, i64, Option<f64>) = (7, 0.006, 0, None);
+            assert_eq!(found, Ok(expected), "{view}");
         }
         assert_eq!(store.query_row("SELECT count(*) FROM failures", [], |row| row.get::<_, i64>(0)), Ok(0));
     }

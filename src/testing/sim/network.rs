@@ -17,9 +17,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::clock::{Micros, Mono};
-use crate::probe::Broken;
+use crate::probe::{Broken, Departure};
 use crate::sample::Failure;
-use crate::shard::engine::{Close, ConnId, Departure, NoSocket, Route, Wire};
+use crate::shard::engine::{Close, ConnId, NoSocket, Route, Wire};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -553,7 +553,7 @@ impl Wire for Network {
     /// All that is sent waits for its completion.
     fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) -> Departure {
         let now = self.now;
-        let departure = Departure { at: now, bytes: 0 };
+        let departure = Departure { at: now, until: now, bytes: 0 };
         let socket = &mut self.sockets[conn.index as usize];
         assert!(socket.key == conn && socket.life == Life::Live, "sent on what lives");
         socket.last_at = socket.last_at.max(now);
