@@ -381,6 +381,8 @@ codes! {
         OriginLimit = 203 "origin_limit",
         /// The agent's own delay was over its budget, and this endpoint was shed.
         Overload = 204 "overload",
+        /// This machine does not have the `source` that the endpoint is to be probed from, or may not use it.
+        NoSource = 205 "no_source",
     }
 }
 

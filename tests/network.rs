@@ -106,7 +106,7 @@ impl Check {
         let probes = said["probes"].as_array().unwrap();
         let all_up = probes.iter().all(|probe| probe["outcome"] == "up");
         assert_eq!(output.status.code(), Some(i32::from(!all_up)), "{self:?} {said}");
-        for probe in probes {
+        for probe in probes.iter().filter(|probe| probe["outcome"] != "missed") {
             let total_us = probe["total_us"].as_i64().unwrap();
             assert!(total_us <= i64::try_from(self.timeout.0).unwrap(), "over its time: {self:?} {probe}");
             let phases_us = Phases::NAMES.iter().filter_map(|name| probe[format!("{name}_us")].as_i64());
@@ -577,6 +577,14 @@ fn the_source_is_the_one_that_was_asked_for() {
     });
     Check::of(&url).set(r#"source = "127.0.0.7""#).up();
     Check::of(&url).set(r#"source = "lo""#).up();
+    for ours in [r#"source = "192.0.2.77""#, r#"source = "no-such-link""#] {
+        let probe = Check::of(&url).set(ours).probe();
+        assert_eq!(
+            (&probe["outcome"], &probe["failure"]),
+            (&"missed".into(), &"no_source".into()),
+            "{probe}"
+        );
+    }
     assert_eq!(peers.join().unwrap(), [Ipv4Addr::new(127, 0, 0, 7), Ipv4Addr::LOCALHOST]);
 }
 

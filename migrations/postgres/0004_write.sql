@@ -1,6 +1,8 @@
 -- How long the request took to leave, until the kernel had its last byte: the first part of processing_us, and no
 -- phase of its own. -1 where nothing was asked, and in rows that are older than this column.
 
+INSERT INTO failure_classes (code, name) VALUES (205, 'no_source');
+
 -- Behind the last column there was no padding left: a row is 8 bytes wider on disk, 128 instead of 120.
 ALTER TABLE metrics ADD COLUMN write_us integer NOT NULL DEFAULT -1;
 ALTER TABLE steps ADD COLUMN write_us integer NOT NULL DEFAULT -1;

@@ -1,5 +1,7 @@
 -- How long the request took to leave; migrations/postgres says more.
 
+INSERT INTO failure_classes (code, name) VALUES (205, 'no_source');
+
 ALTER TABLE metrics ADD COLUMN write_us INTEGER NOT NULL DEFAULT -1;
 ALTER TABLE steps ADD COLUMN write_us INTEGER NOT NULL DEFAULT -1;
 ALTER TABLE endpoint_state ADD COLUMN write_us INTEGER NOT NULL DEFAULT -1;

@@ -248,7 +248,7 @@ fn columns(sample: &Sample) -> Value {
     let mut probe = json!({
         "ts_us": sample.ts.0,
         "outcome": sample.outcome.name(),
-        "failure": sample.failure().map(crate::sample::Failure::name),
+        "failure": Some(sample.reason_name()).filter(|name| !name.is_empty()),
         "status": if sample.status == 0 { Value::Null } else { sample.status.into() },
     });
     for (name, us) in Phases::NAMES.into_iter().zip(sample.phases.as_array()) {

@@ -101,9 +101,9 @@ pub enum Close {
     Pending,
 }
 
-/// This process is out of sockets.
+/// There is no socket to be had, and why the slot is missed for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoSocket;
+pub struct NoSocket(pub MissReason);
 
 /// What happened to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -962,22 +962,22 @@ impl Engine {
         let route = Route { address, transport: Transport::Tcp, source: profile.source.as_ref() };
         let opened = match self.conns.insert(Conn::Probing(key)) {
             Ok(conn) => match wire.open(conn, route) {
-                Ok(()) => Some(conn),
-                Err(NoSocket) => {
+                Ok(()) => Ok(conn),
+                Err(NoSocket(reason)) => {
                     self.conns.remove(conn);
-                    None
+                    Err(reason)
                 }
             },
-            Err(_full) => None,
+            Err(_full) => Err(MissReason::InflightLimit),
         };
         match opened {
-            Some(conn) => {
+            Ok(conn) => {
                 self.counters.opened += u64::from(!is_canary);
                 flight.conn = Some(conn);
                 flight.probe.begin(address, exchange);
                 self.arm_stage(key, now);
             }
-            None => self.miss_instead(key, MissReason::InflightLimit, record),
+            Err(reason) => self.miss_instead(key, reason, record),
         }
     }
 

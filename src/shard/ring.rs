@@ -66,6 +66,7 @@ use crate::clock::{Micros, Mono, Reading};
 use crate::config;
 use crate::dns::Transport;
 use crate::probe::{Broken, Departure, Source};
+use crate::sample::MissReason;
 
 /// One shard's ring. Belongs to the thread that made it: the kernel refuses any other.
 pub struct Ring {
@@ -485,7 +486,7 @@ impl Sockets {
         self.push(&[close]);
     }
 
-    fn new_socket(&self, route: &Route<'_>) -> Result<OwnedFd, Errno> {
+    fn new_socket(&self, route: &Route<'_>) -> Result<OwnedFd, NoSocket> {
         let (address, source) = (route.address, route.source);
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let kind = match route.transport {
@@ -493,21 +494,23 @@ impl Sockets {
             Transport::Udp => SocketType::DGRAM,
         };
         // Not O_NONBLOCK: the ring would take that as "do not wait" and answer EAGAIN.
-        let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)
+            .map_err(|_errno| NoSocket(MissReason::InflightLimit))?;
         if self.stamps {
             ask_for_receive_timestamps(&fd);
         }
-        match source {
-            None => {}
+        let bound = match source {
+            None => Ok(()),
             // The port is chosen by CONNECT, which knows the other end: one port serves many of those.
             Some(Source::Address(ip)) => {
-                set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_u32.to_le_bytes())?;
-                rustix::net::bind(&fd, &SocketAddr::new(*ip, 0))?;
+                set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_u32.to_le_bytes())
+                    .and_then(|()| rustix::net::bind(&fd, &SocketAddr::new(*ip, 0)))
             }
             Some(Source::Interface(name)) => {
-                set_option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())?;
+                set_option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())
             }
-        }
+        };
+        bound.map_err(|_errno| NoSocket(MissReason::NoSource))?;
         if let (Some(ports), Transport::Tcp) = (&self.ports, route.transport) {
             let range = u32::from(*ports.end()) << 16 | u32::from(*ports.start());
             // Linux 6.3 and later know it; before, ports are anybody's, and only looked for a little longer.
@@ -519,7 +522,7 @@ impl Sockets {
 
 impl Wire for Sockets {
     fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket> {
-        let fd = self.new_socket(&route).map_err(|_errno| NoSocket)?;
+        let fd = self.new_socket(&route)?;
         let raw = Fd(fd.as_raw_fd());
         let index = conn.index as usize;
         if index >= self.sockets.len() {

@@ -18,7 +18,7 @@ use flate2::write::GzEncoder;
 
 use crate::clock::{Micros, Mono};
 use crate::probe::{Broken, Departure};
-use crate::sample::Failure;
+use crate::sample::{Failure, MissReason};
 use crate::shard::engine::{Close, ConnId, NoSocket, Route, Wire};
 
 const US: u64 = 1_000;
@@ -518,9 +518,11 @@ impl Network {
 impl Wire for Network {
     fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket> {
         if self.random.chance(self.no_socket) {
-            return Err(NoSocket);
+            return Err(NoSocket(MissReason::InflightLimit));
         }
-        let SocketAddr::V4(address) = route.address else { return Err(NoSocket) };
+        let SocketAddr::V4(address) = route.address else {
+            return Err(NoSocket(MissReason::InflightLimit));
+        };
         let origin = usize::try_from(address.ip().to_bits() & 0x00ff_ffff).unwrap_or_default();
         let socket = Socket {
             key: conn,

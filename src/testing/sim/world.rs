@@ -239,7 +239,7 @@ impl Wire for Recorder {
                 let result = self.ledger.open(conn, endpoint);
                 self.keep(result);
             }
-            Err(NoSocket) => self.trail.note(now, Note::NoSocket(endpoint)),
+            Err(NoSocket(_)) => self.trail.note(now, Note::NoSocket(endpoint)),
         }
         opened
     }
