@@ -166,7 +166,7 @@ impl Compiler {
                 }
             }
             if let Ok(dfa) = determinize::compile_lazy(nfa, &budgets) {
-                let lazy = Lazy::new(dfa);
+                let lazy = Lazy::new(dfa, budgets.lazy_steps_max);
                 self.charge(lazy.bytes(), parsed)?;
                 let engine = Engine::Lazy { lazy: Arc::new(lazy), negated: part.negated };
                 return Ok(Conjunct { engine, tier: Tier::Lazy });

@@ -168,10 +168,11 @@ impl Matcher {
     #[must_use]
     pub fn start(&self) -> Scan {
         let mut lazy = Vec::new();
+        let lazy_count = self.lazy_count();
         let mut start = |conjunct: &Conjunct| match &conjunct.engine {
             Engine::Table(table) => decided(table, table.start()).unwrap_or_else(|| table.start()),
             Engine::Lazy { lazy: engine, .. } => {
-                lazy.push(engine.start());
+                lazy.push(engine.start(lazy_count));
                 0
             }
         };
@@ -253,7 +254,11 @@ impl Matcher {
     /// Bytes that a body may take for itself, at most: what is built while it streams.
     #[must_use]
     pub fn bytes_per_body_max(&self) -> usize {
-        self.conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count() * LAZY_BYTES_MAX
+        self.lazy_count() * LAZY_BYTES_MAX
+    }
+
+    fn lazy_count(&self) -> usize {
+        self.conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count()
     }
 
     /// How many times longer a byte may take than one that a single small table looks at, roughly: tables that are

@@ -63,6 +63,8 @@ pub enum BodyProgress {
     More,
     /// No: the verdict is certain, and the endpoint wants no more.
     Enough,
+    /// No: it is longer than its limit, and the verdict was certain within that.
+    Cut,
     /// No: something is wrong with it.
     Failed(Failure),
     /// No: something is wrong with us.
@@ -205,7 +207,7 @@ impl Body {
         match (self.failure, self.full, self.verdict) {
             (Some(_), ..) if self.starved => BodyProgress::Starved,
             (Some(failure), ..) => BodyProgress::Failed(failure),
-            (None, true, Some(_)) => BodyProgress::Enough,
+            (None, true, Some(_)) => BodyProgress::Cut,
             (None, true, None) if expect.body.is_some() => BodyProgress::Failed(Failure::BodyNoVerdict),
             (None, true, None) => BodyProgress::Failed(Failure::BodyTooLarge),
             (None, false, Some(_)) if expect.body_stop => BodyProgress::Enough,

@@ -602,6 +602,8 @@ impl Exchange {
             // There is no memory left to decode it with.
             (_, BodyProgress::Starved) => Some(self.our_fault(MissReason::Overload, arrived)),
             (_, BodyProgress::Failed(failure)) => Some(self.ending(Some(failure), arrived)),
+            // Whatever framing says of what lies behind the limit: nobody looks there.
+            (_, BodyProgress::Cut) => Some(self.stopped(arrived)),
             (Err(Failure::BodyTooLarge), _) if profile.expect.body.is_some() => {
                 match self.body.is_certain() {
                     true => Some(self.stopped(arrived)),

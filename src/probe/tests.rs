@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{DeflateEncoder, GzEncoder};
 use proptest::prelude::*;
 use url::Host;
 
@@ -829,4 +829,105 @@ fn what_waits_to_be_decoded_is_bounded() {
     assert!(matches!(probe.ended(&plan, ending.unwrap(), at(30)), (Next::Missed(MissReason::Overload), _)));
     drop(probe);
     assert_eq!(memory.left_bytes(), 16 * 1024, "and all of it is given back");
+}
+
+/// The same page with every coding it may have, and what that is called.
+fn coded_pages() -> Vec<(&'static str, Vec<u8>)> {
+    let gzip = |content: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    };
+    let deflate = |content: &[u8]| {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    };
+    let page =
+        PAGE_LINES.map(|n| format!("line {n} of a page that is {} times as long as it should be\n", n % 7));
+    let page = page.collect::<String>().into_bytes();
+    // The same page, coded by another implementation.
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/http/coding/page.br");
+    let brotli = std::fs::read(path).unwrap();
+    vec![
+        ("gzip", gzip(&page)),
+        ("deflate", deflate(&page)),
+        ("gzip, gzip", gzip(&gzip(&page))),
+        ("br, gzip", gzip(&brotli)),
+        ("br", brotli),
+        ("identity", page),
+    ]
+}
+
+const PAGE_LINES: std::ops::Range<usize> = 0..2_000;
+
+/// With patterns that were certain, a plain body over its limit was up, and the same one coded `body_too_large`.
+#[test]
+fn a_limit_cuts_every_coding_alike() {
+    use BodyMatch::{Matched, NoVerdict, NotAsked, NotMatched};
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], u64, Option<Failure>, BodyMatch, bool);
+    let page_bytes = coded_pages().last().map_or(0, |(_, page)| page.len() as u64);
+    let rows: [Row<'_>; 8] = [
+        (&["line 3 "], &[], 5_000, None, Matched, true),
+        (&["line 3 "], &["line 1999 "], 5_000, Some(Failure::BodyNoVerdict), NoVerdict, false),
+        (&["line 1999 "], &[], 5_000, Some(Failure::BodyNoVerdict), NoVerdict, false),
+        (&["^Line"], &[], 5_000, Some(Failure::BodyMismatch), NotMatched, true),
+        (&[], &["line 3 "], 5_000, Some(Failure::BodyForbidden), NotMatched, true),
+        (&["line 3 "], &[], page_bytes - 1, None, Matched, true),
+        (&["line 3 "], &[], page_bytes, None, Matched, false),
+        (&[], &[], 5_000, Some(Failure::BodyTooLarge), NotAsked, false),
+    ];
+    let mut seed = 7;
+    for (body_match, body_forbid, body_bytes_max, failure, state, stopped) in rows {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let patterns = Patterns { body_match: texts(body_match), body_forbid: texts(body_forbid) };
+        let matcher = Compiler::new(Budgets::default()).compile(&patterns).unwrap();
+        let body = (state != NotAsked).then_some(matcher);
+        let expect = Expect { decode: true, body_bytes_max, body, ..Expect::default() };
+        let plan = plan_of(Profile { timeout: TIMEOUT, redirects: 0, expect, ..Profile::default() });
+        for (codings, page) in coded_pages() {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {codings}\r\n");
+            let length = page.len();
+            let framed = [
+                [format!("{head}Content-Length: {length}\r\n\r\n").into_bytes(), page.clone()].concat(),
+                [
+                    format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n").into_bytes(),
+                    page.clone(),
+                    b"\r\n0\r\n\r\n".to_vec(),
+                ]
+                .concat(),
+                [format!("{head}\r\n").into_bytes(), page].concat(),
+            ];
+            for response in &framed {
+                let whole = vec![response.as_slice()];
+                for pieces in [whole, random_cuts(response, &mut seed)] {
+                    let mut probe = start(&plan, false);
+                    assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(10)), None);
+                    say(&mut probe, at(10));
+                    let exchange = exchange(&mut probe);
+                    let ending = pieces.iter().find_map(|piece| {
+                        let ending = exchange.received(&plan.profile, piece, Some(at(20)), at(20));
+                        ending.or_else(|| decoded(exchange, &plan.profile))
+                    });
+                    let closed = || exchange.broken(&plan.profile, Broken::Closed, at(30));
+                    let ending = ending.or_else(closed).unwrap();
+                    let sample = sample(&plan, probe, ending, 0);
+                    let found = (sample.failure(), sample.detail.body, sample.flags.has(Flags::STOPPED));
+                    let limits = format!("{codings} {body_match:?} {body_forbid:?} of {body_bytes_max}");
+                    assert_eq!(found, (failure, state, stopped), "{limits}");
+                }
+            }
+        }
+    }
+}
+
+/// Goes until what came is decoded.
+fn decoded(exchange: &mut Exchange, profile: &Profile) -> Option<Ending> {
+    while exchange.is_behind() {
+        let ending = exchange.catch_up(profile, at(20));
+        if ending.is_some() {
+            return ending;
+        }
+    }
+    None
 }
