@@ -145,6 +145,13 @@ pub const BACKLOG_BUDGET: Micros = Micros::from_millis(30_000);
 pub const CANARY_EVERY: Micros = Micros::from_millis(1_000);
 /// How often a run is judged.
 pub const JUDGED_EVERY: Micros = Micros::from_millis(60_000);
+/// Looks at a run that are farther apart say that this process was stopped, or had no CPU: they come every 20 ms.
+pub const LOOKS_APART_MAX: Micros = Micros::from_millis(250);
+/// After that the numbers are whole again: shards decide what fell due meanwhile in some hundred ms, and the writer
+/// shows what it has seen every [`SNAPSHOT_EVERY`].
+pub const SETTLED_AFTER: Micros = Micros::from_millis(2_000);
+/// How often a judgement is put off because this process was stopped again: who never comes to rest is judged, too.
+pub const JUDGEMENT_PUT_OFF_MAX: u32 = 10;
 /// Judgements kept for a store that is away: a week of minutes.
 pub const JUDGEMENTS_MAX: usize = 10_000;
 /// How often the kernel's counters are read.
@@ -298,5 +305,6 @@ pub const HOLDS_MAX: usize = 4 * 1024 * 1024;
 pub const ORIGIN_LISTENERS_MAX: usize = 1024;
 
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(SETTLED_AFTER.0 > SNAPSHOT_EVERY.0);
 const _: () = assert!(RING_COMPLETIONS >= RING_ENTRIES * 4);
 const _: () = assert!(HEAD_BYTES_MAX > RECV_BUFFER_BYTES as usize);

@@ -114,7 +114,7 @@ async fn watch(
         }
         node.look();
         if let Some(minutes) = &mut minutes
-            && minutes.is_over(Mono::now())
+            && minutes.look(Mono::now())
         {
             let judgement = minutes.turn_over(node.progress(), Mono::now());
             if !judgement.is_valid() {
