@@ -58,6 +58,15 @@ impl Minutes {
         judgement
     }
 
+    /// Judges what has come since the last minute that was judged, when the run has ended; `None` if that is nothing.
+    #[must_use]
+    pub fn end(&self, progress: &Progress, ended: Mono) -> Option<Judgement> {
+        // What was in flight at the end may have been judged with a minute that ended later.
+        let span = Micros::from_nanos(ended.nanos_since(self.begun));
+        let judgement = self.judge(progress, span);
+        (judgement.due > 0 || judgement.dropped > 0).then_some(judgement)
+    }
+
     fn judge(&self, progress: &Progress, span: Micros) -> Judgement {
         let before = &self.before;
         let tally = progress.writer.tally.since(&before.writer.tally);
@@ -169,6 +178,21 @@ mod tests {
         assert_eq!(looks, config::JUDGEMENT_PUT_OFF_MAX + 1);
         minutes.turn_over(progress(1, 0), now);
         assert!(!minutes.look(now + config::JUDGED_EVERY), "each minute is put off by itself");
+    }
+
+    #[test]
+    fn what_is_left_at_the_end_is_judged_too() {
+        // A run of 119 s had a row for its first minute, and none for the 59 s in which everything went wrong.
+        let mut minutes = begin();
+        let (minute, end) = (config::JUDGED_EVERY, Mono(0) + Micros::from_millis(119_000));
+        minutes.turn_over(progress(3, 50_000), Mono(0) + minute);
+        assert_eq!(minutes.end(&progress(3, 50_000), end), None, "nothing was due");
+        let last = minutes.end(&progress(5, 50_000), end).unwrap();
+        assert_eq!((last.due, last.span, last.whole_run), (2, Micros::from_millis(59_000), false));
+        assert_eq!(last.ts, Wall(1_700_000_000_000_000) + minute);
+        assert!(last.reasons[0].starts_with("lag: 50.0"), "{:?}", last.reasons);
+        let before_the_minute = minutes.end(&progress(5, 50_000), Mono(7)).unwrap();
+        assert_eq!(before_the_minute.span, Micros(0), "drained later than it was stopped");
     }
 
     #[test]
