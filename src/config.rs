@@ -92,6 +92,9 @@ pub const RESTRAINT_COUNT_MIN: u32 = 16;
 pub const RESTRAINT_SHARE_MAX: f32 = 0.95;
 /// Below this it gives up nothing.
 pub const RESTRAINT_SHARE_MIN: f32 = 0.01;
+/// A probe that starts late by this share of its interval, one in so many, and by more than [`LAG_P99_BUDGET`], is why
+/// its next slot finds it in flight: most answers take less than what is left.
+pub const DRAGGING_SHARE: u64 = 10;
 /// Turns for which what is out of time waits for what has arrived and was not looked at. Each turn is good for 20
 /// completions or more, so this is everything of a full shard.
 pub const DOUBT_TURNS_MAX: u32 = 4 * INFLIGHT_MAX / 20;
