@@ -138,6 +138,9 @@ pub const LAG_P99_BUDGET: Micros = Micros(2_000);
 /// So is one in which probes waited for us: what the kernel stamps is true however late we look at it, but an agent
 /// that is this late cannot answer an origin in time, and its deadlines are guesses.
 pub const AGENT_P99_BUDGET: Micros = Micros::from_millis(10);
+/// So is a closed loop in which a probe waited for us for this share of it, one in so many: its rate is as much too
+/// low. With less, the rate is as good as a benchmark's usually is.
+pub const STALLED_SHARE: u64 = 10;
 /// So is one whose canaries read this much beside the truth.
 pub const CANARY_P99_BUDGET: Micros = Micros::from_millis(1);
 /// So is one in which the host gave this share of the CPUs' time to others, percent.

@@ -42,11 +42,11 @@ pub(super) struct Session {
 pub(super) fn run(session: Session) -> Result<Summary, Error> {
     let Session { budgets, .. } = session;
     let store = session.writer.store.clone();
-    let saturated = session.workload == Workload::ClosedLoop;
+    let workload = session.workload;
     let descriptors_max = limits::descriptors_max()?;
     let options = NodeOptions {
         placement: placement(session.cores)?,
-        workload: session.workload,
+        workload,
         descriptors_max,
         budgets: restraint::Budgets { lag: budgets.lag, agent: budgets.agent },
         origin: session.origin,
@@ -58,12 +58,12 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
     let node = Node::start(session.roster, options).map_err(|error| {
         Error::failed(format!("cannot start: {error}; `ringprobe doctor` says what is missing"))
     })?;
-    let minutes = (session.workload == Workload::Scheduled).then_some(budgets);
+    let minutes = (workload == Workload::Scheduled).then_some(budgets);
     let watched = runtime.block_on(watch(node, session.duration, minutes));
     let Watched { node, resident_bytes, minutes } = watched.map_err(Error::failed)?;
     let (writer, anchor, begun) = (node.writer(), node.anchor(), node.begun());
     let progress = node.join().map_err(|error| Error::failed(format!("a shard ended early: {error}")))?;
-    let evidence = Evidence::of(&progress, saturated);
+    let evidence = Evidence::of(&progress, workload);
     let summary = Summary::of(&progress, store.is_some(), resident_bytes, &evidence, &budgets);
     if let Some(store) = store {
         let ended = begun + Micros::from_nanos(progress.elapsed_ns);

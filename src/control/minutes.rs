@@ -7,7 +7,7 @@
 //!
 //! Pure: pictures of a run in, judgements out. Out of scope: where they are stored (`crate::writer`).
 
-use super::node::Progress;
+use super::node::{Progress, Workload};
 use super::validity::{Budgets, Evidence};
 use crate::clock::{Micros, Mono, Reading};
 use crate::config;
@@ -77,13 +77,14 @@ impl Minutes {
         let backlog_us =
             u128::from(progress.writer.queued_rows) * u128::from(span.0) / u128::from(tally.due().max(1));
         let evidence = Evidence {
+            workload: Workload::Scheduled,
+            span,
             tally: &tally,
             ring_full,
             not_stored,
             portless: progress.totals.portless - before.totals.portless,
             machine,
             backlog: Micros(u64::try_from(backlog_us).unwrap_or(u64::MAX)),
-            saturated: false,
         };
         let canary = tally.canary_us();
         Judgement {
