@@ -95,6 +95,9 @@ pub const RESTRAINT_COUNT_MIN: u32 = 16;
 pub const RESTRAINT_SHARE_MAX: f32 = 0.95;
 /// Below this it gives up nothing.
 pub const RESTRAINT_SHARE_MIN: f32 = 0.01;
+/// A probe that starts late by this share of its interval, one in so many, and by more than [`LAG_P99_BUDGET`], is why
+/// its next slot finds it in flight: most answers take less than what is left.
+pub const DRAGGING_SHARE: u64 = 10;
 /// Turns for which what is out of time waits for what has arrived and was not looked at. Each turn is good for 20
 /// completions or more, so this is everything of a full shard.
 pub const DOUBT_TURNS_MAX: u32 = 4 * INFLIGHT_MAX / 20;
@@ -142,6 +145,9 @@ pub const LAG_P99_BUDGET: Micros = Micros(2_000);
 /// So is one in which probes waited for us: what the kernel stamps is true however late we look at it, but an agent
 /// that is this late cannot answer an origin in time, and its deadlines are guesses.
 pub const AGENT_P99_BUDGET: Micros = Micros::from_millis(10);
+/// So is a closed loop in which a probe waited for us for this share of it, one in so many: its rate is as much too
+/// low. With less, the rate is as good as a benchmark's usually is.
+pub const STALLED_SHARE: u64 = 10;
 /// So is one whose canaries read this much beside the truth.
 pub const CANARY_P99_BUDGET: Micros = Micros::from_millis(1);
 /// So is one in which the host gave this share of the CPUs' time to others, percent.
@@ -152,6 +158,13 @@ pub const BACKLOG_BUDGET: Micros = Micros::from_millis(30_000);
 pub const CANARY_EVERY: Micros = Micros::from_millis(1_000);
 /// How often a run is judged.
 pub const JUDGED_EVERY: Micros = Micros::from_millis(60_000);
+/// Looks at a run that are farther apart say that this process was stopped, or had no CPU: they come every 20 ms.
+pub const LOOKS_APART_MAX: Micros = Micros::from_millis(250);
+/// After that the numbers are whole again: shards decide what fell due meanwhile in some hundred ms, and the writer
+/// shows what it has seen every [`SNAPSHOT_EVERY`].
+pub const SETTLED_AFTER: Micros = Micros::from_millis(2_000);
+/// How often a judgement is put off because this process was stopped again: who never comes to rest is judged, too.
+pub const JUDGEMENT_PUT_OFF_MAX: u32 = 10;
 /// Judgements kept for a store that is away: a week of minutes.
 pub const JUDGEMENTS_MAX: usize = 10_000;
 /// How often the kernel's counters are read.
@@ -305,5 +318,6 @@ pub const HOLDS_MAX: usize = 4 * 1024 * 1024;
 pub const ORIGIN_LISTENERS_MAX: usize = 1024;
 
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(SETTLED_AFTER.0 > SNAPSHOT_EVERY.0);
 const _: () = assert!(RING_COMPLETIONS >= RING_ENTRIES * 4);
 const _: () = assert!(HEAD_BYTES_MAX > RECV_BUFFER_BYTES as usize);

@@ -370,12 +370,13 @@ codes! {
 codes! {
     /// Why a due slot was not probed. Shares the column with [`Failure`], hence the numbers.
     MissReason {
-        /// The endpoint's previous probe was still in flight.
+        /// The endpoint's previous probe was still in flight, and had started on time.
         Overlap = 200 "overlap",
         /// The shard had as many probes in flight as it may, or the process as many files open, or the machine as many
         /// local ports in use.
         InflightLimit = 201 "inflight_limit",
-        /// The shard came to the slot only when the next one was already due.
+        /// The shard came to the slot only when the next one was already due; or to the one before so late that its
+        /// probe was still in flight.
         Late = 202 "late",
         /// As many probes were in flight to this address, or in this second, as may be.
         OriginLimit = 203 "origin_limit",

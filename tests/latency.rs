@@ -97,6 +97,12 @@ fn an_agent_that_is_stopped_says_so_and_blames_nobody() {
     assert!(program.wait().unwrap().success());
 
     let store = Connection::open(scratch.0.join("samples.db")).unwrap();
+    let count = |query| store.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(
+        count("SELECT sum(due) FROM verdicts WHERE NOT whole_run"),
+        count("SELECT count(*) FROM metrics"),
+        "a run that is shorter than a minute is judged as one, too"
+    );
     let mut rows = store.prepare("SELECT lag_us, agent_us, total_us, flags, outcome FROM metrics").unwrap();
     let rows = rows
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))

@@ -42,11 +42,11 @@ pub(super) struct Session {
 pub(super) fn run(session: Session) -> Result<Summary, Error> {
     let Session { budgets, .. } = session;
     let store = session.writer.store.clone();
-    let saturated = session.workload == Workload::ClosedLoop;
+    let workload = session.workload;
     let descriptors_max = limits::descriptors_max()?;
     let options = NodeOptions {
         placement: placement(session.cores)?,
-        workload: session.workload,
+        workload,
         descriptors_max,
         budgets: restraint::Budgets { lag: budgets.lag, agent: budgets.agent },
         origin: session.origin,
@@ -58,17 +58,23 @@ pub(super) fn run(session: Session) -> Result<Summary, Error> {
     let node = Node::start(session.roster, options).map_err(|error| {
         Error::failed(format!("cannot start: {error}; `ringprobe doctor` says what is missing"))
     })?;
-    let minutes = (session.workload == Workload::Scheduled).then_some(budgets);
+    let minutes = (workload == Workload::Scheduled).then_some(budgets);
     let watched = runtime.block_on(watch(node, session.duration, minutes));
-    let (node, resident_bytes) = watched.map_err(Error::failed)?;
-    let (writer, begun) = (node.writer(), node.anchor().wall_of(node.begun()));
+    let Watched { node, resident_bytes, minutes } = watched.map_err(Error::failed)?;
+    let (writer, anchor, begun) = (node.writer(), node.anchor(), node.begun());
     let progress = node.join().map_err(|error| Error::failed(format!("a shard ended early: {error}")))?;
-    let evidence = Evidence::of(&progress, saturated);
+    let evidence = Evidence::of(&progress, workload);
     let summary = Summary::of(&progress, store.is_some(), resident_bytes, &evidence, &budgets);
     if let Some(store) = store {
+        let ended = begun + Micros::from_nanos(progress.elapsed_ns);
+        let last_minute = minutes.and_then(|minutes| minutes.end(&progress, ended));
+        let judgements = last_minute.into_iter().chain([summary.judgement(anchor.wall_of(begun))]);
         let storing = async {
             let mut store = Store::open(&store).await?;
-            store.judged(writer, summary.judgement(begun)).await
+            for judgement in judgements {
+                store.judged(writer, judgement).await?;
+            }
+            Ok(())
         };
         let deadline = config::STORE_DEADLINE.as_duration();
         let stored = runtime.block_on(async { tokio::time::timeout(deadline, storing).await });
@@ -86,13 +92,17 @@ pub(super) fn placement(cores: Option<usize>) -> Result<Placement, Error> {
     Placement::new(&cpus, cores).map_err(|error| Error::input(format!("--cores: {error}")))
 }
 
-/// Watches a node to its end; with the memory it was last seen to take while probing. With budgets, every minute is
-/// judged by them.
-async fn watch(
-    mut node: Node,
-    duration: Option<Micros>,
-    budgets: Option<Budgets>,
-) -> io::Result<(Node, u64)> {
+/// A node that has come to its end.
+struct Watched {
+    node: Node,
+    /// The memory that it was last seen to take while probing.
+    resident_bytes: u64,
+    /// What is left of the last minute is to be judged when all is counted.
+    minutes: Option<Minutes>,
+}
+
+/// Watches a node to its end. With budgets, every minute is judged by them.
+async fn watch(mut node: Node, duration: Option<Micros>, budgets: Option<Budgets>) -> io::Result<Watched> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let interactive = terminal::is_interactive();
@@ -114,7 +124,7 @@ async fn watch(
         }
         node.look();
         if let Some(minutes) = &mut minutes
-            && minutes.is_over(Mono::now())
+            && minutes.look(Mono::now())
         {
             let judgement = minutes.turn_over(node.progress(), Mono::now());
             if !judgement.is_valid() {
@@ -153,7 +163,7 @@ async fn watch(
         }
     }
     terminal::clear();
-    Ok((node, resident))
+    Ok(Watched { node, resident_bytes: resident, minutes })
 }
 
 /// How often the end is looked for. A human does not notice, and it costs nothing.

@@ -5,7 +5,7 @@
 //! need not, some are under way).
 
 use super::machine::Disturbance;
-use super::node::Progress;
+use super::node::{Progress, Workload};
 use crate::clock::Micros;
 use crate::config;
 use crate::endpoint::duration;
@@ -69,6 +69,10 @@ impl Budgets {
 /// What a stretch is judged by.
 #[derive(Clone, Debug)]
 pub struct Evidence<'a> {
+    /// When probes were started.
+    pub workload: Workload,
+    /// How long the stretch is.
+    pub span: Micros,
     /// What was probed and missed in it.
     pub tally: &'a Tally,
     /// Samples that found the writer's ring full.
@@ -81,16 +85,15 @@ pub struct Evidence<'a> {
     pub machine: Disturbance,
     /// Rows that wait for the store at its end, as time in which they came.
     pub backlog: Micros,
-    /// Probes are started as fast as they end: then they wait for us as a matter of course, and nothing was due at any
-    /// time.
-    pub saturated: bool,
 }
 
 impl<'a> Evidence<'a> {
     /// Of all that was seen up to `progress`.
     #[must_use]
-    pub fn of(progress: &'a Progress, saturated: bool) -> Self {
+    pub fn of(progress: &'a Progress, workload: Workload) -> Self {
         Self {
+            workload,
+            span: Micros::from_nanos(progress.elapsed_ns),
             tally: &progress.writer.tally,
             ring_full: progress.totals.dropped,
             not_stored: progress.writer.dropped,
@@ -98,7 +101,6 @@ impl<'a> Evidence<'a> {
             machine: progress.machine,
             // What waits at the end of a run is stored or lost, and counted as such.
             backlog: Micros(0),
-            saturated,
         }
     }
 
@@ -108,8 +110,9 @@ impl<'a> Evidence<'a> {
         let mut reasons = Vec::new();
         let tally = self.tally;
         // An overlap is the endpoint's slowness against its own interval, and recorded as such; every other missed slot
-        // is ours.
-        let misses = || tally.misses().filter(|(reason, _)| *reason != MissReason::Overlap);
+        // is ours. But who asks for a rate has given no endpoint an interval: what is missed is missing from the rate.
+        let counts = |reason| reason != MissReason::Overlap || matches!(self.workload, Workload::Rate { .. });
+        let misses = || tally.misses().filter(|(reason, _)| counts(*reason));
         let missed: u64 = misses().map(|(_, count)| count).sum();
         if missed > 0 {
             let by_reason: Vec<_> =
@@ -128,10 +131,17 @@ impl<'a> Evidence<'a> {
             }
         };
         over("lag", tally.lag_us().quantile(0.99), budgets.lag);
-        if !self.saturated {
+        let is_closed_loop = self.workload == Workload::ClosedLoop;
+        if !is_closed_loop {
             over("agent", tally.agent_us().quantile(0.99), budgets.agent);
         }
         over("canary", tally.canary_us().quantile(0.99), budgets.canary);
+        // In a closed loop probes wait for us as a matter of course, and nothing is due at any time; but if all of them
+        // waited for long, that time is missing from the rate.
+        let stalled = Micros(tally.agent_us().quantile(1.0));
+        if is_closed_loop && stalled.0 > 0 && stalled.0 >= self.span.0 / config::STALLED_SHARE {
+            reasons.push(format!("stalled: the prober stood still for {stalled} of {}", self.span));
+        }
         if self.portless > 0 {
             reasons.push(format!("ports: {} connections found no free local port", self.portless));
         }
@@ -186,13 +196,14 @@ mod tests {
         let mut tally = Tally::new();
         samples.iter().for_each(|sample| tally.record(sample));
         let mut evidence = Evidence {
+            workload: Workload::Scheduled,
+            span: Micros::from_millis(1_000),
             tally: &tally,
             ring_full: 0,
             not_stored: 0,
             portless: 0,
             machine: Disturbance { ticks: 1_000, ..Disturbance::default() },
             backlog: Micros(0),
-            saturated: false,
         };
         change(&mut evidence);
         let reasons = evidence.against(&Budgets::default());
@@ -226,6 +237,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_was_asked_for_is_not_reached_if_slots_overlap() {
+        let half = [[probed(); 5], [missed(MissReason::Overlap); 5]].concat();
+        assert_eq!(reasons(&half, |it| it.workload = Workload::Rate { probes_per_s: 10.0 }), ["missed"]);
+        assert!(reasons(&half, |it| it.workload = Workload::ClosedLoop).is_empty());
+    }
+
+    #[test]
+    fn a_closed_loop_that_stood_still_says_so() {
+        // Stopped for 2 s of 5, it was VALID, and its rate 40 % too low.
+        let waited = |agent_us| Sample { agent_us, ..probed() };
+        let of = |longest_us| {
+            reasons(&[waited(5_000), waited(longest_us), waited(5_000)], |it| {
+                (it.workload, it.span) = (Workload::ClosedLoop, Micros::from_millis(5_000));
+            })
+        };
+        assert_eq!(of(2_000_000), ["stalled"]);
+        assert_eq!(of(501_000), ["stalled"]);
+        assert!(of(498_000).is_empty());
+    }
+
+    #[test]
     fn every_disturbance_is_a_reason_of_its_own() {
         let late = Sample { lag_us: 2_100, ..probed() };
         let waited = Sample { agent_us: 60_000, ..probed() };
@@ -237,7 +269,7 @@ mod tests {
         }
         assert_eq!(reasons(&[late; 3], |_| {}), ["lag"]);
         assert_eq!(reasons(&[waited; 3], |_| {}), ["agent"]);
-        assert!(reasons(&[waited; 3], |it| it.saturated = true).is_empty());
+        assert!(reasons(&[waited; 3], |it| it.workload = Workload::ClosedLoop).is_empty());
         assert_eq!(reasons(&[probed(), canary], |_| {}), ["canary"]);
         let one = [probed()];
         assert_eq!(reasons(&one, |it| it.ring_full = 1), ["dropped"]);

@@ -244,6 +244,8 @@ struct Watched {
     id: EndpointId,
     profile: u32,
     in_flight: u32,
+    /// The probe in flight began so late that its next slot may find it there because of us; asked once.
+    drags: bool,
     /// What the resolver calls the origin's name.
     name: Option<NameId>,
     /// The idle connection of an endpoint that reuses one.
@@ -324,7 +326,7 @@ impl Engine {
                 (Host::Domain(name), None) => Some(resolver.intern(name, plan.profile.family)),
                 _ => None,
             };
-            watched.push(Watched { id, profile, in_flight: 0, name, idle: None, plan });
+            watched.push(Watched { id, profile, in_flight: 0, drags: false, name, idle: None, plan });
         }
         let count = u32::try_from(watched.len()).expect("an EndpointId has 31 bits");
         let ready = match pace {
@@ -727,7 +729,10 @@ impl Engine {
         match &mut self.pace {
             Pace::ClosedLoop | Pace::Once => {
                 let endpoint = self.ready.pop_front()?;
-                Some((endpoint, Slot { at: self.anchor.wall_of(now), lag: Micros(0), late: false }))
+                Some((
+                    endpoint,
+                    Slot { at: self.anchor.wall_of(now), lag: Micros(0), late: false, drags: false },
+                ))
             }
             Pace::Scheduled(schedule) => {
                 let now = self.anchor.wall_of(now);
@@ -735,7 +740,8 @@ impl Engine {
                 let lag = Micros((now - due.scheduled_at).max(0).cast_unsigned());
                 // Its own next slot is due already: probing now would only make that one overlap.
                 let late = lag >= due.interval;
-                Some((due.endpoint, Slot { at: due.scheduled_at, lag, late }))
+                let drags = lag.0 >= due.interval.0 / config::DRAGGING_SHARE && lag > config::LAG_P99_BUDGET;
+                Some((due.endpoint, Slot { at: due.scheduled_at, lag, late, drags }))
             }
         }
     }
@@ -749,12 +755,14 @@ impl Engine {
         wire: &mut impl Wire,
         record: &mut impl FnMut(Sample),
     ) {
-        let watched = &self.watched[endpoint as usize];
+        let watched = &mut self.watched[endpoint as usize];
         let is_shed = matches!(self.pace, Pace::Scheduled(_))
             && !watched.id.is_canary()
             && self.restraint.gives_up(watched.plan.profile.priority, slot.lag, now);
         let missed = if watched.in_flight > 0 {
-            Some(MissReason::Overlap)
+            // From the slot after the next on, the probe has taken longer than an interval, however late it began.
+            let is_ours = std::mem::take(&mut watched.drags);
+            Some(if is_ours { MissReason::Late } else { MissReason::Overlap })
         } else if slot.late {
             Some(MissReason::Late)
         } else {
@@ -771,6 +779,7 @@ impl Engine {
         };
         let watched = &mut self.watched[endpoint as usize];
         watched.in_flight += 1;
+        watched.drags = slot.drags;
         self.totals.arm(key.index, self.profiles[watched.profile as usize].total, now);
         self.go(key, now, wire, record);
     }
@@ -1273,5 +1282,86 @@ const fn look_again_after(left_us: u64) -> Micros {
 struct Slot {
     at: Wall,
     lag: Micros,
+    /// The endpoint's next slot is due already.
     late: bool,
+    /// A probe that begins now may still be in flight then, and would not be if it had begun on time.
+    drags: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::surroundings::Surroundings as OfProcess;
+    use crate::http::request::{Parts, Template};
+
+    /// A wire on which every connection stays as it is: nobody answers.
+    struct Silence;
+
+    impl Wire for Silence {
+        fn open(&mut self, _: ConnId, _: Route<'_>) -> Result<(), NoSocket> {
+            Ok(())
+        }
+
+        fn send(&mut self, _: ConnId, _: &Arc<[u8]>) -> Departure {
+            Departure { at: Mono(0), bytes: 0 }
+        }
+
+        fn has_news(&mut self, _: ConnId) -> bool {
+            false
+        }
+
+        fn watch(&mut self, _: ConnId) {}
+
+        fn close(&mut self, _: ConnId, _: bool) -> Close {
+            Close::Done
+        }
+    }
+
+    /// What becomes of the slots after the first of an endpoint that is due every `interval_ms` and whose first probe
+    /// starts `lag_us` late, and stays in flight.
+    fn misses(interval_ms: u64, lag_us: u64, slots: u64) -> Vec<i16> {
+        let anchor = Reading { mono: Mono(1_000_000_000), real_ns: 1_700_000_000_000_000_000 };
+        let interval = Micros::from_millis(interval_ms);
+        let start = anchor.wall_of(anchor.mono);
+        let schedule = Schedule::new([(0, EndpointId(1), interval)].into_iter(), start);
+        let first = anchor.mono_of(schedule.next_due().unwrap());
+        let url = "http://192.0.2.1/".parse().unwrap();
+        let profile = Profile { timeout: Micros::from_millis(60_000), ..Profile::default() };
+        let plan = Plan {
+            origin: Arc::new(HostPort { tls: false, host: Host::Ipv4([192, 0, 2, 1].into()), port: 80 }),
+            request: Template::new(&Parts::new("GET", &url)).unwrap(),
+            profile: Arc::new(profile),
+        };
+        let limits = Limits {
+            inflight_max: 10,
+            connections_max: 10,
+            origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+            budgets: Budgets::default(),
+        };
+        let surroundings = OfProcess::of_machine().for_shard(anchor, 0);
+        let mut engine =
+            Engine::new([(EndpointId(1), plan)].into_iter(), Pace::Scheduled(schedule), limits, surroundings);
+        let mut reasons = Vec::new();
+        engine.start_due(first + Micros(lag_us), &mut Silence, &mut |sample| reasons.push(sample.reason));
+        for slot in 1..=slots {
+            let on_time = first + Micros(slot * interval.0);
+            engine.start_due(on_time, &mut Silence, &mut |sample| reasons.push(sample.reason));
+        }
+        reasons
+    }
+
+    #[test]
+    fn a_probe_that_we_started_late_is_not_the_endpoints_overlap() {
+        // Stopped for 0.9 s of its second, the prober found its own late probe in flight and called the endpoint slow.
+        let [late, overlap] = [MissReason::Late, MissReason::Overlap].map(MissReason::code);
+        assert_eq!(
+            misses(1_000, 900_000, 3),
+            [late, overlap, overlap],
+            "then it takes longer than an interval"
+        );
+        assert_eq!(misses(1_000, 100_000, 1), [late]);
+        assert_eq!(misses(1_000, 99_999, 2), [overlap, overlap], "most of its interval was left");
+        assert_eq!(misses(10, 2_000, 1), [overlap], "that much is within the budget for lag");
+        assert_eq!(misses(10, 2_001, 1), [late]);
+    }
 }
