@@ -1303,7 +1303,7 @@ mod tests {
         }
 
         fn send(&mut self, _: ConnId, _: &Arc<[u8]>) -> Departure {
-            Departure { at: Mono(0), bytes: 0 }
+            Departure { at: Mono(0), until: Mono(0), bytes: 0 }
         }
 
         fn has_news(&mut self, _: ConnId) -> bool {
@@ -1335,7 +1335,7 @@ mod tests {
         let limits = Limits {
             inflight_max: 10,
             connections_max: 10,
-            origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+            origin: Share::NONE,
             budgets: Budgets::default(),
         };
         let surroundings = OfProcess::of_machine().for_shard(anchor, 0);
