@@ -292,7 +292,8 @@ pub fn collect_once(
     let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1) * config::SAMPLES_PER_PROBE_MAX);
     let part = Part { roster, workload: Workload::Once, offset: Micros(0) };
     let load = move || part.load(anchor);
-    let limits = limits(1, descriptors_max, Caps::default().share(0, 1));
+    // Each endpoint gets one probe, whatever others there are.
+    let limits = limits(1, descriptors_max, Share::NONE);
     let surroundings = surroundings.for_shard(anchor, 0);
     let (ports, canary, stamps) = (None, None, true);
     Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, stamps, samples })?

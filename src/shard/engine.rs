@@ -37,7 +37,7 @@ use std::sync::Arc;
 use url::Host;
 
 use super::deadlines::{ClassId, Deadlines};
-use super::origins::{Origins, Share};
+use super::origins::{Full, Origins, Share};
 use super::random::Random;
 use super::restraint::{Budgets, Restraint};
 use super::slab::{Key, Slab};
@@ -757,7 +757,7 @@ impl Engine {
         let watched = &mut self.watched[endpoint as usize];
         watched.in_flight += 1;
         self.totals.arm(key.index, self.profiles[watched.profile as usize].total, now);
-        self.go(key, Some(&slot), now, wire, record);
+        self.go(key, now, wire, record);
     }
 
     /// 1 for an endpoint whose slots are counted, 0 for the canary.
@@ -772,22 +772,13 @@ impl Engine {
     }
 
     /// The next exchange of a probe: on a kept connection, or by its address, or by its name.
-    ///
-    /// `slot` is there as long as the probe may still be missed instead: nothing has been sent for it.
-    fn go(
-        &mut self,
-        key: ProbeId,
-        slot: Option<&Slot>,
-        now: Mono,
-        wire: &mut impl Wire,
-        record: &mut impl FnMut(Sample),
-    ) {
+    fn go(&mut self, key: ProbeId, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
         let flight = self.probes.at(key).expect("a probe that goes on lives");
         let watched = &mut self.watched[flight.endpoint as usize];
         if flight.probe.is_first()
-            && let Some(conn) = watched.idle.take()
+            && let Some(conn) = watched.idle
         {
-            self.reuse(key, conn, now, wire);
+            self.reuse(key, conn, now, wire, record);
             return;
         }
         let profile = &watched.plan.profile;
@@ -811,7 +802,7 @@ impl Engine {
         };
         let looked_up = match (target, name) {
             (Some(ip), _) => {
-                self.connect(key, SocketAddr::new(ip, port), slot, now, wire, record);
+                self.connect(key, SocketAddr::new(ip, port), now, wire, record);
                 return;
             }
             (None, None) => Lookup::Failed(Failure::DnsNotFound),
@@ -829,7 +820,7 @@ impl Engine {
             Lookup::Pending => {}
             Lookup::Known(known) => {
                 self.probes.at(key).expect("as above").probe.resolved(now, now, known.stale, false);
-                self.connect_to(key, &known, slot, now, wire, record);
+                self.connect_to(key, &known, now, wire, record);
             }
             Lookup::Failed(failure) => {
                 let flight = self.probes.at(key).expect("as above");
@@ -844,7 +835,6 @@ impl Engine {
         &mut self,
         key: ProbeId,
         known: &Known,
-        slot: Option<&Slot>,
         now: Mono,
         wire: &mut impl Wire,
         record: &mut impl FnMut(Sample),
@@ -871,20 +861,37 @@ impl Engine {
                 };
                 watched.in_flight += 1;
                 self.totals.arm(twin.index, self.profiles[watched.profile as usize].total, now);
-                self.connect(twin, SocketAddr::new(*ip, port), slot, now, wire, record);
+                self.connect(twin, SocketAddr::new(*ip, port), now, wire, record);
             }
         }
-        self.connect(key, SocketAddr::new(*first, port), slot, now, wire, record);
+        self.connect(key, SocketAddr::new(*first, port), now, wire, record);
     }
 
-    /// Puts a probe on a connection kept from before.
-    fn reuse(&mut self, key: ProbeId, conn: ConnId, now: Mono, wire: &mut impl Wire) {
+    /// Puts a probe on a connection kept from before, if politeness lets it.
+    fn reuse(
+        &mut self,
+        key: ProbeId,
+        conn: ConnId,
+        now: Mono,
+        wire: &mut impl Wire,
+        record: &mut impl FnMut(Sample),
+    ) {
+        let Some(Conn::Idle { address, .. }) = self.conns.at(conn) else {
+            unreachable!("only idle connections are kept, and they live")
+        };
+        let address = *address;
+        if self.admit(key, address.ip(), now).is_err() {
+            self.miss_instead(key, MissReason::OriginLimit, record);
+            return;
+        }
         let flight = self.probes.at(key).expect("the caller has it");
-        let plan = &self.watched[flight.endpoint as usize].plan;
-        let occupied =
-            std::mem::replace(self.conns.at(conn).expect("an idle connection lives"), Conn::Probing(key));
-        let Conn::Idle { session, address, .. } = occupied else {
-            unreachable!("only idle connections are kept")
+        let watched = &mut self.watched[flight.endpoint as usize];
+        watched.idle = None;
+        let plan = &watched.plan;
+        let idle = self.conns.at(conn).expect("as above");
+        let session = match std::mem::replace(idle, Conn::Probing(key)) {
+            Conn::Idle { session, .. } => session,
+            _ => None,
         };
         let request = plan.request.render(self.random.draw());
         let exchange = Exchange::reused(
@@ -901,12 +908,23 @@ impl Engine {
         self.arm_stage(key, now);
     }
 
-    /// Opens a connection for a probe, if policy and politeness let it.
+    /// Counts a probe for the address that it is on its way to, once, if its endpoint is polite.
+    fn admit(&mut self, key: ProbeId, ip: IpAddr, now: Mono) -> Result<(), Full> {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let polite = self.watched[flight.endpoint as usize].plan.profile.polite;
+        if polite && flight.counted.is_none() && Origins::counts(ip) {
+            self.origins.start(ip, now)?;
+            flight.counted = Some(ip);
+        }
+        Ok(())
+    }
+
+    /// Opens a connection for a probe, if policy and politeness let it. If not politeness, or if there is no room, the
+    /// slot is missed, unless the probe has been somewhere before.
     fn connect(
         &mut self,
         key: ProbeId,
         address: SocketAddr,
-        slot: Option<&Slot>,
         now: Mono,
         wire: &mut impl Wire,
         record: &mut impl FnMut(Sample),
@@ -918,19 +936,15 @@ impl Engine {
             self.fail(key, Failure::PolicyBlocked, now, wire, record);
             return;
         }
+        let may_be_missed = flight.probe.is_first();
+        if self.admit(key, address.ip(), now).is_err() && may_be_missed {
+            self.miss_instead(key, MissReason::OriginLimit, record);
+            return;
+        }
+        let flight = self.probes.at(key).expect("as above");
+        let watched = &self.watched[flight.endpoint as usize];
         let shared = &self.profiles[watched.profile as usize];
         let profile = &watched.plan.profile;
-        if profile.polite && flight.counted.is_none() && Origins::counts(address.ip()) {
-            match self.origins.start(address.ip(), now) {
-                Ok(()) => flight.counted = Some(address.ip()),
-                Err(_full) if slot.is_some() => {
-                    self.miss_instead(key, MissReason::OriginLimit, record);
-                    return;
-                }
-                // It has been under way already: let it end.
-                Err(_full) => {}
-            }
-        }
         let (origin, request) = match flight.probe.hop() {
             None => (&*watched.plan.origin, watched.plan.request.render(self.random.draw())),
             Some(hop) => (&hop.origin, Arc::clone(&hop.request)),
@@ -955,15 +969,15 @@ impl Engine {
             },
             Err(_full) => None,
         };
-        match (opened, slot) {
-            (Some(conn), _) => {
+        match opened {
+            Some(conn) => {
                 self.counters.opened += u64::from(!is_canary);
                 flight.conn = Some(conn);
                 flight.probe.begin(address, exchange);
                 self.arm_stage(key, now);
             }
-            (None, Some(_)) => self.miss_instead(key, MissReason::InflightLimit, record),
-            (None, None) => self.fail(key, Failure::ConnectFailed, now, wire, record),
+            None if may_be_missed => self.miss_instead(key, MissReason::InflightLimit, record),
+            None => self.fail(key, Failure::ConnectFailed, now, wire, record),
         }
     }
 
@@ -998,7 +1012,7 @@ impl Engine {
                 if let Some(name) = flight.borrowed.take() {
                     self.resolver.release(name);
                 }
-                self.go(key, None, now, wire, record);
+                self.go(key, now, wire, record);
             }
             // It waits for its name.
             _ => {}
@@ -1059,7 +1073,7 @@ impl Engine {
         match result {
             Ok(known) => {
                 flight.probe.resolved(arrived, now, known.stale, true);
-                self.connect_to(key, known, None, now, wire, record);
+                self.connect_to(key, known, now, wire, record);
             }
             Err(failure) => {
                 let ending = flight.probe.unresolved(*failure, arrived);
