@@ -391,7 +391,7 @@ fn a_connection_is_used_again_only_if_nothing_was_odd() {
     for (vector, samples) in vectors.iter().zip(of_fresh).chain(vectors.iter().zip(of_reuse)) {
         let is_reuse = samples.iter().all(|sample| sample.flags.has(Flags::REUSE));
         let mut reused = false;
-        for sample in samples.iter().filter(|sample| !is_overlap(sample)) {
+        for sample in samples.iter().filter(|sample| !is_of_a_busy_machine(sample)) {
             differences.extend(Seen::of_sample(sample).differences(vector, reused));
             connections += u64::from(is_reuse && !reused && vector.url.starts_with("{origin}"));
             reused = is_reuse && vector.kept;
@@ -402,7 +402,7 @@ fn a_connection_is_used_again_only_if_nothing_was_odd() {
     // The origins' own books: they do not take the flags' word for it.
     let probes_of = |samples: &[Vec<Sample>], path: &str| {
         let index = vectors.iter().position(|vector| vector.url.strip_prefix("{origin}") == Some(path));
-        samples[index.unwrap()].iter().filter(|sample| !is_overlap(sample)).count() as u64
+        samples[index.unwrap()].iter().filter(|sample| !is_of_a_busy_machine(sample)).count() as u64
     };
     requests_were_sent_once(&fresh.origin, |path| probes_of(of_fresh, path));
     requests_were_sent_once(&reuse.origin, |path| probes_of(of_reuse, path));
@@ -411,10 +411,12 @@ fn a_connection_is_used_again_only_if_nothing_was_odd() {
     assert_eq!(reuse.connections, connections, "one connection, or one more after each anomaly");
 }
 
-/// A slot that came while the endpoint's last probe was in flight: a busy machine has those, and they are
-/// neither here nor there.
-fn is_overlap(sample: &Sample) -> bool {
-    sample.miss_reason().is_some_and(|reason| matches!(reason, MissReason::Overlap | MissReason::Late))
+/// A slot that came while the endpoint's last probe was in flight, or that was given up for overload: a busy machine
+/// has those, and they are neither here nor there.
+fn is_of_a_busy_machine(sample: &Sample) -> bool {
+    let reason = sample.miss_reason();
+    reason
+        .is_some_and(|reason| matches!(reason, MissReason::Overlap | MissReason::Late | MissReason::Overload))
 }
 
 /// Has one shard probe the endpoints, which are numbered from zero, until `enough`; their samples in order.

@@ -14,6 +14,7 @@ mod support {
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ringprobe::config::ORIGIN_SPAN;
@@ -65,26 +66,29 @@ impl Row {
     }
 }
 
-/// `run` of so many endpoints that lead to `url`; the rows, in order of their starts, after a look at the books.
-fn run(url: &str, count: usize, fields: &str, flags: &[&str]) -> Vec<Row> {
-    let directory = tempfile::tempdir().unwrap();
+/// What the program says, with so many endpoints that lead to `url` in `e.toml`.
+fn ringprobe(directory: &Path, (url, count, fields): (&str, usize, &str), arguments: &[&str]) -> Value {
     let mut file = String::new();
     for number in 0..count {
         writeln!(file, "[[endpoint]]\nname = 'e{number}'\nurl = '{url}'\n{fields}").unwrap();
     }
-    std::fs::write(directory.path().join("e.toml"), file).unwrap();
-    let arguments = ["run", "e.toml", "--store", "sqlite:r.db", "--duration", "4s", "--json"];
+    std::fs::write(directory.join("e.toml"), file).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_ringprobe"))
         .args(arguments)
-        .args(flags)
-        .current_dir(directory.path())
+        .current_dir(directory)
         .env_clear()
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// `run` of so many endpoints that lead to `url`; the rows, in order of their starts, after a look at the books.
+fn run(url: &str, count: usize, fields: &str, flags: &[&str]) -> Vec<Row> {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["run", "e.toml", "--store", "sqlite:r.db", "--duration", "4s", "--json"];
+    let summary = ringprobe(directory.path(), (url, count, fields), &[&arguments[..], flags].concat());
     let store = Connection::open(directory.path().join("r.db")).unwrap();
     let columns = "ts + lag_us, resolve_us, total_us, agent_us, outcome, failure";
     let mut rows = store.prepare(&format!("SELECT {columns} FROM metrics ORDER BY ts + lag_us")).unwrap();
@@ -181,4 +185,15 @@ fn a_rate_is_that_of_the_node_in_any_span() {
     }
     assert!(starts.len() >= 2 * RATE, "and it is used: {starts:?}");
     assert!(rows.iter().any(|row| row.is_refused()));
+}
+
+/// More than `run` would have in flight at once: each of them was asked for.
+#[test]
+fn a_check_is_not_held_to_it() {
+    let (_origin, addr) = origin();
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("http://{addr}/delay/500ms");
+    let said = ringprobe(directory.path(), (&url, 300, ""), &["check", "-f", "e.toml", "--json"]);
+    let outcomes = said["probes"].as_array().unwrap().iter().map(|probe| &probe["outcome"]);
+    assert_eq!(outcomes.filter(|outcome| **outcome == "up").count(), 300, "{said}");
 }
