@@ -175,6 +175,8 @@ pub const CLOCK_STEP_MIN: Micros = Micros(500);
 pub const STATUS_EVERY: Micros = Micros::from_millis(500);
 /// How often a line is printed where there is no terminal.
 pub const STATUS_LINE_EVERY: Micros = Micros::from_millis(10_000);
+/// How often a line is printed there while endpoints are read: who has waited for so long wants to know what for.
+pub const READING_LINE_EVERY: Micros = Micros::from_millis(2_000);
 /// How often a run looks at how much memory it takes.
 pub const RESIDENT_EVERY: Micros = Micros::from_millis(1_000);
 /// A block of memory that the allocator gives a page of its own.

@@ -90,7 +90,8 @@ pub struct Detail {
     pub tls_not_after_s: u32,
     /// The cipher suite (IANA's number), which implies the version for TLS 1.3; 0 without TLS.
     pub tls_cipher: u16,
-    /// Which pattern decided a mismatch: its place among `body_match`, then `body_forbid`; [`NO_PATTERN`] for none.
+    /// Which pattern is to blame where the body did not match, or a pattern's budget ran out: its place among
+    /// `body_match`, then `body_forbid`; else [`NO_PATTERN`].
     pub pattern: i16,
     /// Redirects followed; in a step, how many had been before it.
     pub redirects: u8,
@@ -131,7 +132,7 @@ pub enum BodyMatch {
     NotMatched = 2,
     /// The probe ended before there was a body to look at.
     NotEvaluated = 3,
-    /// The body was cut off, by its limit or by a failure, before it was certain.
+    /// The body was cut off, by its limit or by a failure, before it was certain, or a pattern's budget ran out.
     NoVerdict = 4,
 }
 

@@ -485,7 +485,8 @@ fn what_one_address_may_not_bear_is_missed() {
     assert_eq!(refusal, "--origin-inflight: \"many\" is neither a whole number nor `off`");
 }
 
-/// `budget` was status 1, as if the pattern were not there; a body of 11 MiB was refused; 3 bytes had a speed.
+/// No verdict was status 1, as if the pattern were not there; a body of 11 MiB was refused; 3 bytes had a speed. An
+/// empty pattern was found in every body.
 #[test]
 fn a_pattern_is_tried_on_a_body_of_any_length() {
     let directory = TempDir::new().unwrap();
@@ -501,7 +502,13 @@ fn a_pattern_is_tried_on_a_body_of_any_length() {
         (status, &said["verdict"], &said["mb_per_s"]),
         (Some(0), &"matched".into(), &None::<u8>.into())
     );
-    assert_eq!(test("d").0, Some(1));
+    let (status, said) = test("d");
+    assert_eq!(
+        (status, &said["verdict"], &said["certain_after_bytes"]),
+        (Some(1), &"not_matched".into(), &3.into())
+    );
+    let line = refused(directory.path(), &["pattern", "test", "", "body"]);
+    assert_eq!(line, "pattern: is empty, and would be found everywhere");
     assert_eq!(ringprobe(directory.path(), &["pattern", "test", "(?>b)", "body"]).status.code(), Some(2));
     // What nearly begins everywhere needs a new state for every byte.
     let mut random = 1_u64;
@@ -511,7 +518,12 @@ fn a_pattern_is_tried_on_a_body_of_any_length() {
     });
     fs::write(&file, unlucky.collect::<Vec<_>>()).unwrap();
     let (status, said) = test("(?:a|e)[^\\n]{40}zq");
-    assert_eq!((status, &said["verdict"]), (Some(3), &"budget".into()));
+    assert_eq!((status, &said["verdict"]), (Some(3), &"no_verdict".into()));
+    assert!(
+        said["certain_after_bytes"].is_null() && said["looked_at_bytes"].as_u64() < Some(64 * 1024),
+        "{said}"
+    );
+    assert!(said["match_us"].as_u64() > Some(0), "{said}");
     // Sparse, and longer than any default.
     fs::File::create(&file).unwrap().set_len(11 << 20).unwrap();
     let (status, said) = test("d");

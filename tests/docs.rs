@@ -196,6 +196,7 @@ fn every_json_object_is_as_documented() {
     fs::write(directory.path().join("e.toml"), endpoint).unwrap();
 
     check("check", &run(&["check", &url, "--json"]));
+    check("pattern test", &run(&["pattern", "test", "error.{1,200}code 1007", "e.toml", "--json"]));
     check("migrate", &run(&["migrate", "--json"]));
     check("endpoints import", &run(&["endpoints", "import", "e.toml", "--json"]));
     check("endpoints list", &run(&["endpoints", "list", "--json"]));

@@ -300,7 +300,7 @@ fn a_row_that_cannot_be_probed_as_written_is_an_error(store: &impl TestStore) {
         StoreUrl::Sqlite(_) => ("'[\"\"]'", "'[]'"),
     };
     let pattern = refused(&format!("body_match = {one}"), &format!("body_match = {none}"));
-    assert!(pattern.contains("endpoint \"shop\": body_match: pattern 1 is empty"), "{pattern}");
+    assert!(pattern.contains("endpoint \"shop\": body_match[0]: is empty"), "{pattern}");
     let secret = refused("secret_headers = '[[\"X-Key\", \"canary\"]]'", "secret_headers = '[]'");
     assert!(
         secret.contains("secret_headers: X-Key is no reference") && !secret.contains("canary"),

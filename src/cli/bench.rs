@@ -118,7 +118,7 @@ impl LoadArguments {
             endpoints.map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() });
         let mut roster = Roster::default();
         let mut planner = network.planner(surroundings).for_benchmarks();
-        roster.extend(endpoints.collect(), &mut planner).map_err(Error::input)?;
+        roster.extend(endpoints, &mut planner).map_err(Error::input)?;
         Ok(roster)
     }
 

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -17,8 +18,11 @@ use super::{Error, endpoints, limits, session};
 use crate::clock::Micros;
 use crate::control::node::collect_once;
 use crate::control::roster::Roster;
-use crate::endpoint::{Draft, Endpoint, StoredEndpoint, file};
+use crate::endpoint::{Draft, Endpoint, Options, StoredEndpoint, file};
 use crate::sample::{ABSENT, BodyMatch, EndpointId, Flags, NO_PATTERN, Outcome, Phases, Sample};
+
+/// So much of a pattern tells it from its neighbours, and leaves a row one line.
+const PATTERN_CHARS_SHOWN: usize = 40;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -78,7 +82,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     if let Some(path) = &arguments.file {
         endpoints.extend(endpoints::read(path, &mut |endpoint| planner.plan(endpoint).map(drop))?);
     }
-    let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+    let asked =
+        |endpoint: &Endpoint| Asked { name: endpoint.name.clone(), options: Arc::clone(&endpoint.options) };
+    let asked: Vec<Asked> = endpoints.iter().map(asked).collect();
     let endpoints: Vec<StoredEndpoint> =
         (0..).zip(endpoints).map(|(id, endpoint)| StoredEndpoint { id: EndpointId(id), endpoint }).collect();
     let mut roster = Roster::default();
@@ -90,9 +96,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     })?;
     let probes = probes(samples);
     let all_up = probes.iter().all(|probe| probe.sample.outcome == Outcome::Up);
-    let text = if arguments.json { as_json(&names, &probes) } else { as_table(&names, &probes) };
+    let text = if arguments.json { as_json(&asked, &probes) } else { as_table(&asked, &probes) };
     writeln!(io::stdout(), "{text}").map_err(Error::failed)?;
     Ok(if all_up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is shown of an endpoint beside its samples.
+struct Asked {
+    name: String,
+    options: Arc<Options>,
 }
 
 /// A slot's sample, and the steps that led to it.
@@ -164,15 +176,17 @@ fn set_fields(arguments: &Arguments) -> Result<Draft, Error> {
 }
 
 /// One row per probe, and one for each of its steps; phases that did not happen are a dash.
-fn as_table(names: &[String], probes: &[Probed]) -> String {
-    let name_columns = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("URL".len());
+fn as_table(asked: &[Asked], probes: &[Probed]) -> String {
+    let name_columns =
+        asked.iter().map(|asked| asked.name.chars().count()).max().unwrap_or(0).max("URL".len());
     let mut text = format!("{:<name_columns$} {:<8} {:>6}", "URL", "OUTCOME", "STATUS");
     let heads = Phases::NAMES.into_iter().chain(["total", "agent", "write"]);
     heads.for_each(|name| append(&mut text, &name.to_uppercase(), 11));
     append(&mut text, "BYTES", 10);
     for sample in probes.iter().flat_map(|probe| std::iter::once(&probe.sample).chain(&probe.steps)) {
+        let asked = &asked[index(sample)];
         let name = match sample.detail.step {
-            0 => names.get(index(sample)).cloned().unwrap_or_default(),
+            0 => asked.name.clone(),
             step => format!("  step {step}"),
         };
         let status = if sample.status == 0 { "-".to_owned() } else { sample.status.to_string() };
@@ -181,7 +195,7 @@ fn as_table(names: &[String], probes: &[Probed]) -> String {
         let times = sample.phases.as_array().into_iter().chain(beside);
         times.for_each(|us| append(&mut text, &time(us), 11));
         append(&mut text, &sample.bytes_in.to_string(), 10);
-        for remark in remarks(sample) {
+        for remark in remarks(sample, &asked.options) {
             let _ = write!(text, "  {remark}");
         }
     }
@@ -189,7 +203,7 @@ fn as_table(names: &[String], probes: &[Probed]) -> String {
 }
 
 /// What a row has no column for.
-fn remarks(sample: &Sample) -> Vec<String> {
+fn remarks(sample: &Sample, options: &Options) -> Vec<String> {
     let mut remarks = Vec::new();
     if sample.outcome != Outcome::Up {
         remarks.push(sample.reason_name().to_owned());
@@ -198,9 +212,7 @@ fn remarks(sample: &Sample) -> Vec<String> {
         remarks.push(address);
     }
     let detail = &sample.detail;
-    if detail.pattern != NO_PATTERN {
-        remarks.push(format!("pattern {}", detail.pattern));
-    }
+    remarks.extend(blamed(detail.pattern, options));
     if detail.redirects > 0 {
         remarks.push(format!("{} redirects", detail.redirects));
     }
@@ -211,8 +223,21 @@ fn remarks(sample: &Sample) -> Vec<String> {
     remarks
 }
 
+/// The pattern to blame, if one is: its place, named as in errors, and how it begins.
+fn blamed(place: i16, options: &Options) -> Option<String> {
+    let place = usize::try_from(place).ok()?;
+    let (field, index, list) = match place.checked_sub(options.body_match.len()) {
+        None => ("body_match", place, &options.body_match),
+        Some(index) => ("body_forbid", index, &options.body_forbid),
+    };
+    let pattern = list.get(index)?;
+    let end = pattern.char_indices().nth(PATTERN_CHARS_SHOWN).map(|(end, _)| end);
+    let shown = end.map_or_else(|| pattern.clone(), |end| format!("{}…", &pattern[..end]));
+    Some(format!("{field}[{index}] `{shown}`"))
+}
+
 fn index(sample: &Sample) -> usize {
-    usize::try_from(sample.endpoint_id.0).unwrap_or(usize::MAX)
+    usize::try_from(sample.endpoint_id.0).expect("they were numbered from 0")
 }
 
 fn address(sample: &Sample) -> Option<String> {
@@ -230,10 +255,10 @@ fn time(us: i32) -> String {
 }
 
 /// `{"probes": [{"url", …the columns of the metrics table…, "steps": […]}]}`; what did not happen is null.
-fn as_json(names: &[String], probes: &[Probed]) -> String {
+fn as_json(asked: &[Asked], probes: &[Probed]) -> String {
     let shown = |probe: &Probed| {
         let mut shown = columns(&probe.sample);
-        let url = names.get(index(&probe.sample)).cloned().unwrap_or_default();
+        let url = asked[index(&probe.sample)].name.as_str();
         let object = shown.as_object_mut().expect("it is one");
         object.shift_insert(0, "url".to_owned(), url.into());
         let steps: Vec<Value> = probe.steps.iter().map(columns).collect();
@@ -278,4 +303,26 @@ fn columns(sample: &Sample) -> Value {
 fn flags(flags: Flags) -> Vec<&'static str> {
     let bits = (0..).zip(Flags::NAMES);
     bits.filter(|(bit, _)| flags.0 >> bit & 1 == 1).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_to_blame_is_named_by_its_list() {
+        let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let long = "é".repeat(41);
+        let options = Options {
+            body_match: list(&["ok", &long]),
+            body_forbid: list(&["no", "(?i)error"]),
+            ..Options::default()
+        };
+        let blamed = |place: i16| blamed(place, &options);
+        assert_eq!(blamed(0).as_deref(), Some("body_match[0] `ok`"));
+        assert_eq!(blamed(1), Some(format!("body_match[1] `{}…`", "é".repeat(40))));
+        assert_eq!(blamed(2).as_deref(), Some("body_forbid[0] `no`"));
+        assert_eq!(blamed(3).as_deref(), Some("body_forbid[1] `(?i)error`"));
+        assert_eq!([blamed(NO_PATTERN), blamed(4)], [None, None]);
+    }
 }

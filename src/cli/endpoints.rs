@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::Error;
 use super::store::StoreArguments;
+use super::terminal;
 use crate::config::{ENDPOINT_FILE_BYTES_MAX, GENERATE_COUNT_MAX, REQUEST_BYTES_MAX};
 use crate::control::plans::check_patterns;
 use crate::endpoint::generate::Recipe;
@@ -161,7 +162,15 @@ pub(super) fn read(path: &Path, check: &mut file::Check<'_>) -> Result<Vec<Endpo
     })?;
     let directory =
         if is_standard(path) { Path::new("") } else { path.parent().unwrap_or_else(|| Path::new("")) };
-    let endpoints = file::parse_checked(&text, &name, &mut |path| read_body(&directory.join(path)), check);
+    // Many patterns of the lazy tier take seconds to compile.
+    let mut checked = terminal::Counter::start(format!("{name}: endpoints checked"));
+    let mut check = |endpoint: &Endpoint| {
+        let found = check(endpoint);
+        checked.add_one();
+        found
+    };
+    let endpoints =
+        file::parse_checked(&text, &name, &mut |path| read_body(&directory.join(path)), &mut check);
     let endpoints = endpoints.map_err(Error::input)?;
     if endpoints.is_empty() {
         return Err(refused(&"no [[endpoint]] in it"));

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::clock::Mono;
-use crate::endpoint::draft::BODY_LIMIT_BYTES_MAX;
+use crate::endpoint::draft::{BODY_LIMIT_BYTES_MAX, check_pattern};
 use crate::endpoint::size;
 use crate::matcher::{Budgets, Compiler, Matcher, Patterns, Verdict};
+use crate::sample::BodyMatch;
 
 /// Bytes read from the file, and given to the matcher, at a time: four receives, and as many as stay in the caches.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -54,14 +55,39 @@ struct TestArguments {
 struct Tried {
     verdict: Verdict,
     body_bytes: u64,
-    /// So many were looked at.
-    certain_after_bytes: u64,
-    mb_per_s: Option<f64>,
+    /// So many were looked at, until the verdict was certain or given up,
+    looked_at_bytes: u64,
+    /// in so much time.
+    match_ns: u64,
+}
+
+impl Tried {
+    fn name(&self) -> &'static str {
+        let body = match self.verdict {
+            Verdict::Matched => BodyMatch::Matched,
+            Verdict::Missing { .. } | Verdict::Forbidden { .. } => BodyMatch::NotMatched,
+            Verdict::Budget { .. } => BodyMatch::NoVerdict,
+        };
+        body.name()
+    }
+
+    /// Nothing if there is no verdict.
+    fn certain_after_bytes(&self) -> Option<u64> {
+        (!matches!(self.verdict, Verdict::Budget { .. })).then_some(self.looked_at_bytes)
+    }
+
+    /// Megabytes (10⁶) per second; nothing if too little was looked at to say.
+    #[expect(clippy::cast_precision_loss, reason = "a rate is a measure")]
+    fn mb_per_s(&self) -> Option<f64> {
+        let says = self.looked_at_bytes >= SPEED_BYTES_MIN && self.match_ns > 0;
+        says.then(|| (self.looked_at_bytes as f64 * 1e3 / self.match_ns as f64).round())
+    }
 }
 
 /// Runs the command. Exit status 0 if the pattern is found or there is no body, 1 if it is not, 3 if it is not known.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Error> {
     let Command::Test(arguments) = &arguments.command;
+    check_pattern(&arguments.pattern).map_err(|reason| Error::input(format!("pattern: {reason}")))?;
     let patterns = Patterns { body_match: vec![arguments.pattern.clone()], body_forbid: Vec::new() };
     let began = Mono::now();
     let matcher = Compiler::new(Budgets::default())
@@ -108,23 +134,8 @@ fn try_on(file: &str, matcher: &Arc<Matcher>) -> Result<Tried, Error> {
         }
     }
     let verdict = matcher.finish(&mut scan);
-    let certain_after_bytes = scan.certain_after_bytes().unwrap_or(body_bytes);
-    Ok(Tried { verdict, body_bytes, certain_after_bytes, mb_per_s: mb_per_s(certain_after_bytes, match_ns) })
-}
-
-/// Megabytes (10⁶) per second; nothing if too little was looked at to say.
-#[expect(clippy::cast_precision_loss, reason = "a rate is a measure")]
-fn mb_per_s(bytes: u64, ns: u64) -> Option<f64> {
-    (bytes >= SPEED_BYTES_MIN && ns > 0).then(|| (bytes as f64 * 1e3 / ns as f64).round())
-}
-
-fn verdict_name(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Matched => "matched",
-        Verdict::Missing { .. } => "missing",
-        Verdict::Forbidden { .. } => "forbidden",
-        Verdict::Budget { .. } => "budget",
-    }
+    let looked_at_bytes = scan.certain_after_bytes().unwrap_or(body_bytes);
+    Ok(Tried { verdict, body_bytes, looked_at_bytes, match_ns })
 }
 
 fn as_text(matcher: &Matcher, compile_us: u64, tried: Option<&Tried>) -> String {
@@ -143,12 +154,14 @@ fn as_text(matcher: &Matcher, compile_us: u64, tried: Option<&Tried>) -> String 
     let _ = writeln!(text, "bytes     {}", matcher.bytes());
     let _ = writeln!(text, "compiled  in {compile_us} µs");
     if let Some(tried) = tried {
-        let _ = writeln!(text, "verdict   {}", verdict_name(tried.verdict));
-        let _ = writeln!(text, "certain   after {} of {} bytes", tried.certain_after_bytes, tried.body_bytes);
-        let bytes = tried.certain_after_bytes;
-        let _ = match tried.mb_per_s {
-            Some(speed) => writeln!(text, "speed     {speed} MB/s over the {bytes} bytes looked at"),
-            None => writeln!(text, "speed     not known: {bytes} bytes looked at say nothing"),
+        let Tried { body_bytes, looked_at_bytes, match_ns, .. } = tried;
+        let until = if tried.certain_after_bytes().is_some() { "certain  " } else { "given up " };
+        let _ = writeln!(text, "verdict   {}", tried.name());
+        let _ = writeln!(text, "{until} after {looked_at_bytes} of {body_bytes} bytes");
+        let match_us = match_ns / 1_000;
+        let _ = match tried.mb_per_s() {
+            Some(speed) => writeln!(text, "speed     {speed} MB/s: {looked_at_bytes} bytes in {match_us} µs"),
+            None => writeln!(text, "speed     {looked_at_bytes} bytes in {match_us} µs: too few for a rate"),
         };
     }
     text
@@ -170,9 +183,11 @@ fn as_json(arguments: &TestArguments, matcher: &Matcher, compile_us: u64, tried:
         "tables": tables,
         "bytes": matcher.bytes(),
         "compile_us": compile_us,
-        "verdict": tried.map(|tried| verdict_name(tried.verdict)),
+        "verdict": tried.map(Tried::name),
         "body_bytes": tried.map(|tried| tried.body_bytes),
-        "certain_after_bytes": tried.map(|tried| tried.certain_after_bytes),
-        "mb_per_s": tried.and_then(|tried| tried.mb_per_s),
+        "certain_after_bytes": tried.and_then(Tried::certain_after_bytes),
+        "looked_at_bytes": tried.map(|tried| tried.looked_at_bytes),
+        "match_us": tried.map(|tried| tried.match_ns / 1_000),
+        "mb_per_s": tried.and_then(Tried::mb_per_s),
     })
 }

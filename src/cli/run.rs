@@ -11,14 +11,14 @@ use clap::Args;
 
 use super::network::NetworkArguments;
 use super::store::StoreArguments;
-use super::{Error, endpoints, session};
+use super::{Error, endpoints, session, terminal};
 use crate::clock::Micros;
 use crate::config::{RETENTION_DEFAULT, RETENTION_MIN};
 use crate::control::node::Workload;
 use crate::control::plans::Planner;
 use crate::control::roster::{PlanError, Roster};
 use crate::control::validity::Budgets;
-use crate::endpoint::{Endpoint, StoredEndpoint, duration};
+use crate::endpoint::{Endpoint, StoredEndpoint, duration, size};
 use crate::matcher::{Compiler, budget};
 use crate::shard::origins::Caps;
 use crate::writer::{StoreUrl, WriterOptions, block_on};
@@ -142,6 +142,7 @@ struct Loading {
     others: usize,
     /// The first endpoint that cannot be probed as it says.
     error: Option<PlanError>,
+    planned: terminal::Counter,
 }
 
 /// Brings the store in line and reads back what to probe: with a file, its endpoints; else all of the table's.
@@ -165,12 +166,15 @@ async fn load(
             loading.others += in_page - page.len();
         }
         page.retain(|stored| stored.endpoint.options.enabled);
+        let page = page.into_iter().inspect(|_| loading.planned.add_one());
         let added = loading.roster.extend(page, &mut loading.planner);
         loading.error = loading.error.take().or_else(|| added.err());
     };
-    let loading = Loading { roster: Roster::default(), planner, others: 0, error: None };
+    let planned = terminal::Counter::start(format!("{url}: endpoints planned"));
+    let loading = Loading { roster: Roster::default(), planner, others: 0, error: None, planned };
     let loaded = store.fold_endpoints(loading, add).await.map_err(Error::input)?;
-    let Loading { roster, planner, others, error } = loaded;
+    let Loading { roster, planner, others, error, planned } = loaded;
+    drop(planned);
     if let Some(error) = error {
         return Err(Error::input(error));
     }
@@ -204,12 +208,12 @@ fn tell_patterns(compiler: &Compiler, roster: &Roster) {
     if patterns > 0 {
         let (body_bytes, endpoints) = roster.body_bytes_max();
         log::info!(
-            "lazy patterns: {patterns}, of {endpoints} endpoints, would have tables above {} KiB: {} KiB are shared, and \
-             each body builds up to {} KiB for each, {} MiB if all of them are in flight",
+            "lazy patterns, whose tables would be above {} KiB: {patterns}, of {endpoints} endpoints; {} KiB are shared, and \
+             each body builds up to {} KiB for each of its own: {} if all of these endpoints are in flight",
             budget::TABLE_BYTES_SOFT >> 10,
             shared_bytes.div_ceil(1024),
             budget::LAZY_BYTES_MAX >> 10,
-            body_bytes.div_ceil(1 << 20),
+            size::write(body_bytes as u64),
         );
     }
 }

@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::Error;
+use crate::clock::{Micros, Mono};
+use crate::config;
 
 /// How many lines of status stand above the cursor.
 static BLOCK_LINES: Mutex<usize> = Mutex::new(0);
@@ -54,6 +56,46 @@ pub(super) fn line(text: &str) {
 /// Takes the block away.
 pub(super) fn clear() {
     with_block(|lines| erase(std::mem::take(lines)));
+}
+
+/// How many of something are done, said now and then while there are more: in place on a terminal, as lines elsewhere.
+#[derive(Debug)]
+pub(super) struct Counter {
+    what: String,
+    count: usize,
+    interactive: bool,
+    next: Mono,
+}
+
+impl Counter {
+    /// Of `what`, none are done.
+    pub(super) fn start(what: String) -> Self {
+        let interactive = is_interactive();
+        Self { what, count: 0, interactive, next: Mono::now() + Self::every(interactive) }
+    }
+
+    /// One more is done.
+    pub(super) fn add_one(&mut self) {
+        self.count += 1;
+        if Mono::now() < self.next {
+            return;
+        }
+        self.next = Mono::now() + Self::every(self.interactive);
+        let text = format!("ringprobe: {}: {}", self.what, self.count);
+        if self.interactive { draw(&text) } else { line(&text) }
+    }
+
+    const fn every(interactive: bool) -> Micros {
+        if interactive { config::STATUS_EVERY } else { config::READING_LINE_EVERY }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if self.interactive {
+            clear();
+        }
+    }
 }
 
 fn with_block(change: impl FnOnce(&mut usize) -> String) {

@@ -61,9 +61,14 @@ impl Roster {
     ///
     /// # Errors
     /// The first of them that cannot be probed as it says.
-    pub fn extend(&mut self, endpoints: Vec<StoredEndpoint>, planner: &mut Planner) -> Result<(), PlanError> {
+    pub fn extend(
+        &mut self,
+        endpoints: impl IntoIterator<Item = StoredEndpoint>,
+        planner: &mut Planner,
+    ) -> Result<(), PlanError> {
+        let endpoints = endpoints.into_iter();
         // Not collected: that would keep the vector of the endpoints for the plans, which need a third of it.
-        let mut page = Vec::with_capacity(endpoints.len());
+        let mut page = Vec::with_capacity(endpoints.size_hint().0);
         for StoredEndpoint { id, endpoint } in endpoints {
             let plan = planner.plan(&endpoint);
             let plan = plan.map_err(|error| PlanError { endpoint: endpoint.name, error })?;
@@ -184,7 +189,7 @@ mod tests {
         let stored = |id| StoredEndpoint { id: EndpointId(id), endpoint: endpoint.clone() };
         let mut roster = Roster::default();
         let mut planner = Planner::new(tls::Roots::bundled(), dns::Family::PreferV4, None);
-        pages.iter().for_each(|ids| roster.extend(ids.clone().map(stored).collect(), &mut planner).unwrap());
+        pages.iter().for_each(|ids| roster.extend(ids.clone().map(stored), &mut planner).unwrap());
         roster
     }
 

@@ -266,8 +266,8 @@ impl Draft {
                 .unwrap_or(INTERVAL_DEFAULT);
 
         let method = parse("method", own.method.as_deref(), Method::new)?.unwrap_or_default();
-        let body_match = check_patterns(own.body_match.take()).map_err(in_field("body_match"))?;
-        let body_forbid = check_patterns(own.body_forbid.take()).map_err(in_field("body_forbid"))?;
+        let body_match = check_patterns("body_match", own.body_match.take())?;
+        let body_forbid = check_patterns("body_forbid", own.body_forbid.take())?;
         let has_patterns = !body_match.is_empty() || !body_forbid.is_empty();
         if method.is_head() && has_patterns {
             let field = if body_match.is_empty() { "body_forbid" } else { "body_match" };
@@ -835,19 +835,23 @@ fn check_expect_headers(given: Vec<(String, FieldRule)>) -> Result<Vec<(String, 
     Ok(given)
 }
 
-fn check_patterns(patterns: Option<Vec<String>>) -> Result<Vec<String>, String> {
+fn check_patterns(field: &'static str, patterns: Option<Vec<String>>) -> Result<Vec<String>, FieldError> {
     let patterns = patterns.unwrap_or_default();
     if patterns.len() > PATTERNS_MAX {
-        return Err(format!("are {} patterns; at most {PATTERNS_MAX} are accepted", patterns.len()));
+        let reason = format!("are {} patterns; at most {PATTERNS_MAX} are accepted", patterns.len());
+        return Err(FieldError::new(field, reason));
     }
-    for (number, pattern) in (1..).zip(&patterns) {
-        check_pattern(pattern).map_err(|reason| format!("pattern {number} {reason}"))?;
+    for (index, pattern) in patterns.iter().enumerate() {
+        check_pattern(pattern).map_err(|reason| FieldError::new(format!("{field}[{index}]"), reason))?;
     }
     Ok(patterns)
 }
 
 /// What it means is the matcher's business; here it must be storable, and shown on one line.
-fn check_pattern(pattern: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong with it, to go after its name.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
     if pattern.is_empty() {
         return Err("is empty, and would be found everywhere".to_owned());
     }

@@ -311,9 +311,9 @@ impl Reader<'_, '_> {
                     self.name_offsets.push(self.problems.base + offset_of(&offsets, "name").unwrap_or(at));
                     self.endpoints.push(endpoint);
                 }
-                Err(FieldError { field, message }) => {
-                    let at = offset_of(&offsets, &field).unwrap_or(at);
-                    self.problems.add(Some(at), Some(&place), Some(&field), message);
+                Err(error) => {
+                    let at = offset_of(&offsets, error.key()).unwrap_or(at);
+                    self.problems.add(Some(at), Some(&place), Some(&error.field), error.message);
                 }
             }
         }
@@ -747,10 +747,10 @@ fn check_defaults(defaults: &mut Section, problems: &mut Problems<'_>) {
         None => Draft::of_url("https://defaults/"),
         Some(_) => Draft { url: None, ..Draft::of_url("defaults") },
     };
-    if let Err(FieldError { field, message }) = of_url(&defaults.draft).validate(&defaults.draft)
+    if let Err(error) = of_url(&defaults.draft).validate(&defaults.draft)
         && !defaults.broken
     {
-        problems.add(offset_of(&defaults.offsets, &field), place, Some(&field), message);
+        problems.add(offset_of(&defaults.offsets, error.key()), place, Some(&error.field), error.message);
         defaults.broken = true;
     }
     // What was refused must not be reported again by each endpoint, nor what it would have given them.

@@ -319,7 +319,7 @@ fn sizes_are_bounded() {
     );
     assert_eq!(
         refused(|draft| draft.body_forbid = Some(vec!["x".repeat(draft::PATTERN_BYTES_MAX + 1)])),
-        "body_forbid: pattern 1 is 4097 bytes long; at most 4096 are accepted"
+        "body_forbid[0]: is 4097 bytes long; at most 4096 are accepted"
     );
     let secret = |index: usize| (format!("x-{index}"), "env:A".to_owned());
     assert_eq!(

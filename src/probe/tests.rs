@@ -931,3 +931,29 @@ fn decoded(exchange: &mut Exchange, profile: &Profile) -> Option<Ending> {
     }
     None
 }
+
+#[test]
+fn a_body_that_did_not_match_names_its_pattern_whatever_else_failed() {
+    let patterns = Patterns { body_match: vec!["o".to_owned()], body_forbid: vec!["ok".to_owned()] };
+    let matcher = Compiler::new(Budgets::default()).compile(&patterns).unwrap();
+    let answers = [
+        (WHOLE, BodyMatch::NotMatched, 1),
+        ("HTTP/1.1 500 x\r\nContent-Length: 2\r\n\r\nok", BodyMatch::NotMatched, 1),
+        ("HTTP/1.1 500 x\r\nContent-Length: 2\r\n\r\nno", BodyMatch::Matched, crate::sample::NO_PATTERN),
+        ("HTTP/1.1 500 x\r\nContent-Length: 2\r\n\r\n??", BodyMatch::NotMatched, 0),
+    ];
+    for (answer, state, pattern) in answers {
+        for down in [false, true] {
+            let expect = Expect { body: Some(Arc::clone(&matcher)), down, ..Expect::default() };
+            let plan = plan_of(Profile { timeout: TIMEOUT, redirects: 0, expect, ..Profile::default() });
+            let mut probe = start(&plan, false);
+            let ending = run(&plan, &mut probe, &[Connect(100), Bytes(answer, Some(300), 300)]).unwrap();
+            let detail = sample(&plan, probe, ending, 0).detail;
+            assert_eq!(
+                (detail.body, detail.pattern),
+                (state, pattern),
+                "{answer:?}, down is expected: {down}"
+            );
+        }
+    }
+}
