@@ -119,6 +119,8 @@ impl ResponsePoints {
 pub struct Machine {
     /// CPU time that the host gave to others.
     pub stolen_percent: f64,
+    /// For how long a CPU quota stopped us, the times of all CPUs together.
+    pub throttled_ms: u64,
     /// How often the wall clock was set.
     pub clock_steps: u64,
     /// Packets that the kernel had no time for.
@@ -172,6 +174,7 @@ impl Summary {
             connections: totals.opened,
             machine: Machine {
                 stolen_percent: machine.stolen_percent(),
+                throttled_ms: machine.throttled.0 / 1_000,
                 clock_steps: machine.clock_steps,
                 softirq_drops: machine.softirq_drops,
                 portless: totals.portless,
