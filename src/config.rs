@@ -71,6 +71,9 @@ pub const INFLIGHT_MAX: u32 = 16 * 1024;
 pub const ORIGIN_INFLIGHT_DEFAULT: u32 = 256;
 /// Probes started per second to one origin address, of the whole node, where nobody says otherwise.
 pub const ORIGIN_PROBES_PER_S_DEFAULT: u32 = 1_000;
+/// The second that is meant by that: less than a whole one, so that an endpoint that is probed once a second is not in
+/// its own way when it starts some milliseconds less late than the last time.
+pub const ORIGIN_SPAN: Micros = Micros::from_millis(990);
 /// The agent's own delay in one probe, or its lag, that taints it, µs,
 pub const AGENT_BUDGET_US: i32 = 1_000;
 /// or this share of the probe's total, one in so many, if that is more.
@@ -124,8 +127,12 @@ pub const RECV_BUFFER_BYTES: u32 = 4096;
 pub const LINGER: Micros = Micros::from_millis(200);
 /// Time slice that a shard's thread asks of the scheduler: the shortest there is (`sched_setattr(2)`).
 pub const SHARD_SLICE: Micros = Micros(100);
-/// The longest single wait in the kernel while probes are in flight: commands are looked at this often.
-pub const WAIT_MAX: Micros = Micros::from_millis(10);
+/// The longest single wait in the kernel while probes are in flight: commands are looked at this often, and a shard
+/// that was stopped while it waited notices, but for as much. At most 500 waits a second, 0.15 % of a core.
+pub const WAIT_MAX: Micros = Micros::from_millis(2);
+/// A shard that comes to its completions later than this after it would have, had nothing kept it, was blind meanwhile:
+/// the kernel may have merged what arrived then, under the stamp of the last of it.
+pub const BLIND_MIN: Micros = Micros::from_millis(1);
 /// With nothing in flight and nothing due for this long, the shard sleeps in glommio instead.
 pub const PARK_AFTER: Micros = Micros::from_millis(5);
 /// The longest sleep in glommio: commands are looked at this often.
@@ -182,7 +189,7 @@ pub const BENCH_CONNECTIONS_MAX: u32 = 1024 * 1024;
 /// Highest rate of `bench`, probes per second: some hundred times what a core can do. Slots without a bound come
 /// faster than they can even be missed, and such a run would never end.
 pub const BENCH_RATE_MAX: f64 = 10e6;
-/// Samples of one run of a single shard (`bench --accuracy`, `--ab`), all kept until its end (96 B each).
+/// Samples of one run of a single shard (`bench --accuracy`, `--ab`), all kept until its end (104 B each).
 pub const SOLO_SAMPLES_MAX: usize = 4 * 1024 * 1024;
 /// What room is made for in such a run without a rate, samples per second: twice what a core can do.
 pub const SOLO_SAMPLES_PER_S: f64 = 250_000.0;
@@ -216,7 +223,7 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 
 // --- samples and writer ---------------------------------------------------------------------------------
 
-/// Samples a shard's ring to the writer holds (96 B each): 0.6 s at 100,000 probes/s.
+/// Samples a shard's ring to the writer holds (104 B each): 0.6 s at 100,000 probes/s.
 pub const SAMPLE_RING_CAPACITY: usize = 64 * 1024;
 /// Samples that one probe can leave, steps included: 21 hops in each of 6 attempts, and its own; and the same for 64
 /// addresses would be too much to keep room for.

@@ -10,7 +10,8 @@
 //! The codes are a contract: stored for years, never reused, never renumbered. New ones go at the end of
 //! their block of ten.
 //!
-//! Invariant: for a probed sample the phases present sum to `total_us` exactly.
+//! Invariants: for a probed sample the phases present sum to `total_us` exactly, and `write_us` lies within
+//! `processing_us`.
 
 use crate::clock::{Micros, Wall};
 
@@ -49,6 +50,9 @@ pub struct Sample {
     pub phases: Phases,
     /// From start to verdict, µs; [`ABSENT`] if missed.
     pub total_us: i32,
+    /// How long it took until the kernel had the last byte of the request, µs: the first part of `processing_us`, and
+    /// absent with it.
+    pub write_us: i32,
     /// The agent's own delay, µs: how long arrived bytes waited for us, plus our parsing.
     pub agent_us: i32,
     /// Bytes received on the wire above TCP (head and body), saturating.
@@ -73,7 +77,7 @@ pub struct Sample {
 }
 
 // `shard` to `writer` traffic and the row width of `metrics` are computed from it.
-const _: () = assert!(size_of::<Sample>() == 96);
+const _: () = assert!(size_of::<Sample>() == 104);
 
 /// What most probes have nothing to say about: [`Detail::NONE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,18 +197,12 @@ impl Phases {
     /// Phase by phase, those of two hops together; a phase that neither has is absent.
     #[must_use]
     pub const fn plus(&self, other: &Self) -> Self {
-        const fn sum(one: i32, other: i32) -> i32 {
-            match (one, other) {
-                (ABSENT, us) | (us, ABSENT) => us,
-                (one, other) => one.saturating_add(other),
-            }
-        }
         Self {
-            resolve_us: sum(self.resolve_us, other.resolve_us),
-            connect_us: sum(self.connect_us, other.connect_us),
-            tls_us: sum(self.tls_us, other.tls_us),
-            processing_us: sum(self.processing_us, other.processing_us),
-            transfer_us: sum(self.transfer_us, other.transfer_us),
+            resolve_us: plus(self.resolve_us, other.resolve_us),
+            connect_us: plus(self.connect_us, other.connect_us),
+            tls_us: plus(self.tls_us, other.tls_us),
+            processing_us: plus(self.processing_us, other.processing_us),
+            transfer_us: plus(self.transfer_us, other.transfer_us),
         }
     }
 
@@ -212,6 +210,15 @@ impl Phases {
     #[must_use]
     pub fn ttfb_us(&self) -> Option<i32> {
         (self.transfer_us != ABSENT).then(|| self.sum_us() - self.transfer_us)
+    }
+}
+
+/// Two spans together, µs; [`ABSENT`] if there is neither.
+#[must_use]
+pub const fn plus(one_us: i32, other_us: i32) -> i32 {
+    match (one_us, other_us) {
+        (ABSENT, us) | (us, ABSENT) => us,
+        (one_us, other_us) => one_us.saturating_add(other_us),
     }
 }
 
@@ -375,6 +382,8 @@ codes! {
         OriginLimit = 203 "origin_limit",
         /// The agent's own delay was over its budget, and this endpoint was shed.
         Overload = 204 "overload",
+        /// This machine does not have the `source` that the endpoint is to be probed from, or may not use it.
+        NoSource = 205 "no_source",
     }
 }
 
@@ -442,6 +451,7 @@ impl Sample {
             lag_us: clamp_us(lag.0),
             phases: Phases::NONE,
             total_us: ABSENT,
+            write_us: ABSENT,
             agent_us: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -483,6 +493,14 @@ impl Sample {
     #[must_use]
     pub fn phases_sum_to_total(&self) -> bool {
         self.outcome == Outcome::Missed || self.phases.sum_us() == self.total_us
+    }
+
+    /// Invariant of this module: writing the request is a part of processing it, and there is none without the other.
+    #[must_use]
+    pub fn write_is_within_processing(&self) -> bool {
+        let processing_us = self.phases.processing_us;
+        (self.write_us == ABSENT) == (processing_us == ABSENT)
+            && (ABSENT..=processing_us).contains(&self.write_us)
     }
 }
 

@@ -249,7 +249,7 @@ fn samples_are_removed_when_they_are_older_than_the_retention() {
     let now_us = ringprobe::clock::Wall::now().0;
     for days in [1, 3, 9] {
         let insert = "INSERT INTO metrics \
-                      SELECT ?, 0, 0, 1, 77, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 3, 202, 0, -1, 0, 0, 0, 0";
+                      SELECT ?, 0, 0, 1, 77, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 3, 202, 0, -1, 0, 0, 0, 0, -1";
         store.execute(insert, [now_us - days * 86_400_000_000]).unwrap();
     }
     let run = ["run", "--store", "sqlite:r.db", "--duration", "300ms"];

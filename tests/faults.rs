@@ -23,7 +23,7 @@ use ringprobe::endpoint::{Connection, Draft, StoredEndpoint};
 use ringprobe::sample::{ABSENT, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
 use ringprobe::schedule::Schedule;
 use ringprobe::shard::engine::{Limits, Pace};
-use ringprobe::shard::origins::Caps;
+use ringprobe::shard::origins::Share;
 use ringprobe::shard::restraint::Budgets;
 use ringprobe::shard::{Assignment, Shard};
 use ringprobe::testing::origin::{MENU, Origin, OriginOptions};
@@ -347,7 +347,9 @@ fn a_redirect_is_followed_and_each_hop_leaves_its_step() {
     let statuses: Vec<i64> = steps.iter().map(|step| step["status"].as_i64().unwrap()).collect();
     assert_eq!(statuses, [302, 302, 302, 200]);
     // What was read from the wire, and how long it took, is the sum of the hops.
-    for column in ["bytes_in", "bytes_out", "connect_us", "processing_us", "transfer_us", "total_us"] {
+    for column in
+        ["bytes_in", "bytes_out", "connect_us", "processing_us", "transfer_us", "total_us", "write_us"]
+    {
         let sum: i64 = steps.iter().filter_map(|step| step[column].as_i64()).sum();
         assert_eq!(probe[column].as_i64(), Some(sum), "{column}: {said}");
     }
@@ -435,7 +437,7 @@ fn probe_until(
     let limits = Limits {
         inflight_max: 1_000,
         connections_max: 1_000,
-        origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+        origin: Share::NONE,
         budgets: Budgets::default(),
     };
     let surroundings = Surroundings::of_machine().for_shard(anchor, 0);

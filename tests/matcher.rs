@@ -592,7 +592,7 @@ fn what_is_too_large_is_lazy_or_refused() {
 #[test]
 fn an_unlucky_body_ends_the_lazy_tier_and_not_the_probe() {
     let mut random = Random::seeded();
-    let budgets = Budgets { lazy_bytes_max: 32 * 1024, lazy_clears_max: 2, ..Budgets::default() };
+    let budgets = Budgets { lazy_bytes_max: 32 * 1024, ..Budgets::default() };
     let patterns =
         Patterns { body_match: vec!["a".to_owned()], body_forbid: vec![r"(?:a|e)[^\n]{40}zq".to_owned()] };
     let matcher = Compiler::new(budgets).compile(&patterns).unwrap();
@@ -604,6 +604,58 @@ fn an_unlucky_body_ends_the_lazy_tier_and_not_the_probe() {
     // The next body begins anew.
     let (found, _) = verdict(&matcher, &b"xa..".repeat(50_000), &mut random);
     assert_eq!(found, Verdict::Matched);
+}
+
+/// A page, a log and a list of records of a megabyte, as they are: none of them is out of budget.
+#[test]
+fn ordinary_bodies_have_their_verdict_in_the_lazy_tier() {
+    let mut random = Random::seeded();
+    let words =
+        ["the", "order", "of", "a", "customer", "price", "in", "stock", "page", "and", "active", "user"];
+    let mut body = |part: &dyn Fn(usize, &str, &mut Random) -> String| {
+        let mut text = String::new();
+        for number in 0.. {
+            if text.len() > 1 << 20 {
+                break;
+            }
+            let prose: Vec<&str> = (0..random.below(40)).map(|_| random.pick(&words)).collect();
+            text += &part(number, &prose.join(" "), &mut random);
+        }
+        text.into_bytes()
+    };
+    let html = body(&|number, prose, random| {
+        format!(
+            "<div class=\"row\" id=\"item-{number}\">\n<p>{prose}</p><b>{}.99</b></div>\n",
+            random.below(500)
+        )
+    });
+    let log = body(&|number, prose, random| {
+        let level = if random.one_in(100) { "error" } else { "info" };
+        format!(
+            "2026-11-26T{:02}:07:{number:06} {level} [worker-{}] {prose}\n",
+            random.below(24),
+            random.below(32)
+        )
+    });
+    let json = body(&|number, prose, random| {
+        let failed = if random.one_in(50) { ",\"failed\":true" } else { "" };
+        format!("{{\"id\":\"{number:08x}\",\"name\":\"{prose}\"{failed},\"price\":{}}},\n", random.below(900))
+    });
+    let cases: [(&[u8], &str, &str); 6] = [
+        (&html, r"item-7[^}]{1,400}9\.99", r"<div[^>]{1,200}>[^<]{1,500}Sold out"),
+        (&html, r"order.{1,200}</p><b>\d", "item 1007[^<]{0,200} in stock"),
+        (&log, r"error.{1,200}order", "error.{1,200}code 1007"),
+        (&log, r"\[worker-7\].{1,200}price", r"FATAL.{1,300}worker"),
+        (&json, r#""failed":true.{1,200}price"#, r#""failed":true.{1,200}"active":true"#),
+        (&json, r#""id":"0000[0-9a-f]{4}".{1,200}"price":\d"#, "Exception.{1,400}at line"),
+    ];
+    for (body, there, not_there) in cases {
+        for (pattern, expected) in [(there, Verdict::Matched), (not_there, Verdict::Missing { pattern: 0 })] {
+            let matcher = Compiler::new(Budgets::default()).compile(&required(pattern)).unwrap();
+            assert_eq!(matcher.tier(), Some(matcher::Tier::Lazy), "{pattern}");
+            assert_eq!(run(&matcher, body.chunks(16 << 10)).0, expected, "{pattern}");
+        }
+    }
 }
 
 #[test]

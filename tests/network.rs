@@ -35,6 +35,7 @@ use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use support::certificates::{Authority, Leaf, authority_params, leaf_params};
 use support::dnsmasq::Dnsmasq;
 use support::nginx::Nginx;
@@ -105,11 +106,14 @@ impl Check {
         let probes = said["probes"].as_array().unwrap();
         let all_up = probes.iter().all(|probe| probe["outcome"] == "up");
         assert_eq!(output.status.code(), Some(i32::from(!all_up)), "{self:?} {said}");
-        for probe in probes {
+        for probe in probes.iter().filter(|probe| probe["outcome"] != "missed") {
             let total_us = probe["total_us"].as_i64().unwrap();
             assert!(total_us <= i64::try_from(self.timeout.0).unwrap(), "over its time: {self:?} {probe}");
             let phases_us = Phases::NAMES.iter().filter_map(|name| probe[format!("{name}_us")].as_i64());
             assert_eq!(phases_us.sum::<i64>(), total_us, "{self:?} {probe}");
+            let (write_us, processing_us) = (probe["write_us"].as_i64(), probe["processing_us"].as_i64());
+            assert_eq!(write_us.is_some(), processing_us.is_some(), "{self:?} {probe}");
+            assert!(write_us <= processing_us, "a part is longer than the whole: {self:?} {probe}");
             let took_us = u64::try_from(ended.0 - probe["ts_us"].as_i64().unwrap()).unwrap();
             let may_take = self.timeout.as_duration() + LATE_MAX + EXIT_MAX;
             assert!(Duration::from_micros(took_us) <= may_take, "{took_us} µs: {self:?} {probe}");
@@ -573,6 +577,14 @@ fn the_source_is_the_one_that_was_asked_for() {
     });
     Check::of(&url).set(r#"source = "127.0.0.7""#).up();
     Check::of(&url).set(r#"source = "lo""#).up();
+    for ours in [r#"source = "192.0.2.77""#, r#"source = "no-such-link""#] {
+        let probe = Check::of(&url).set(ours).probe();
+        assert_eq!(
+            (&probe["outcome"], &probe["failure"]),
+            (&"missed".into(), &"no_source".into()),
+            "{probe}"
+        );
+    }
     assert_eq!(peers.join().unwrap(), [Ipv4Addr::new(127, 0, 0, 7), Ipv4Addr::LOCALHOST]);
 }
 
@@ -695,6 +707,8 @@ fn attempts_are_steps() {
     assert_eq!((&probe["status"], &probe["attempt"]), (&503.into(), &3.into()), "{probe}");
     assert_eq!(steps(&probe, "attempt"), [1, 2, 3].map(Some));
     assert_eq!(steps(&probe, "status"), [Some(503); 3]);
+    let of_the_last = steps(&probe, "write_us").pop();
+    assert_eq!(of_the_last, Some(probe["write_us"].as_i64()), "like the phases: {probe}");
     assert_eq!(origin.paths()["/status/503"], 3);
 
     let server = ReplyServer::start();
@@ -837,6 +851,62 @@ fn what_had_left_by_a_timeout_is_counted() {
     let bytes_out = usize::try_from(probe["bytes_out"].as_u64().unwrap()).unwrap();
     assert!((READ_BYTES..1_001_000).contains(&bytes_out), "{READ_BYTES} were read: {probe}");
     drop(origin.join().unwrap());
+}
+
+/// A server with segments of 1,460 bytes and little room, which reads a part of a request of a megabyte, then pauses.
+fn reads_late(pause: Duration) -> SocketAddr {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.set_tcp_mss(1_460).unwrap();
+    listener.set_recv_buffer_size(32 * 1024).unwrap();
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    listener.listen(1).unwrap();
+    let listener = TcpListener::from(listener);
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut received = vec![0; 1_000];
+        stream.read_exact(&mut received).unwrap();
+        std::thread::park_timeout(pause);
+        while !received.ends_with(b"the end") {
+            let mut more = [0; 64 * 1024];
+            match stream.read(&mut more).unwrap() {
+                0 => return,
+                more_bytes => received.extend_from_slice(&more[..more_bytes]),
+            }
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    addr
+}
+
+#[test]
+fn a_request_that_is_read_late_is_long_in_writing() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let pause_us = i64::try_from(PAUSE.as_micros()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("body"), [&[b'x'; 1_000_000][..], b"the end"].concat()).unwrap();
+    let probe = |pause: Duration, timeout: &str| {
+        let addr = reads_late(pause);
+        let file = format!(
+            "[[endpoint]]\nname = 'a'\nurl = 'http://{addr}/'\nmethod = 'POST'\nbody_file = 'body'\n\
+             timeout = '{timeout}'\n"
+        );
+        std::fs::write(directory.path().join("e.toml"), file).unwrap();
+        let output = ringprobe(directory.path(), &[], &["check", "-f", "e.toml", "--json"]);
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let probe = said["probes"][0].clone();
+        let spans_us = (probe["write_us"].as_i64().unwrap(), probe["processing_us"].as_i64().unwrap());
+        (spans_us.0, spans_us.1, probe)
+    };
+    let (prompt_us, _, probe_prompt) = probe(Duration::ZERO, "20s");
+    let (late_us, processing_us, probe_late) = probe(PAUSE, "20s");
+    assert_eq!((&probe_prompt["outcome"], &probe_late["outcome"]), (&"up".into(), &"up".into()));
+    assert!((pause_us..=processing_us).contains(&late_us), "{probe_late}");
+    assert!(prompt_us < pause_us, "nobody made it wait: {probe_prompt}");
+    // Cut off: all of the phase was writing, and no more than that is known.
+    let (write_us, processing_us, probe) = probe(PAUSE * 100, "200ms");
+    assert_eq!((&probe["failure"], write_us), (&"ttfb_timeout".into(), processing_us), "{probe}");
+    assert!(probe["bytes_out"].as_i64() < Some(1_000_000), "{probe}");
 }
 
 // --- secrets --------------------------------------------------------------------------------------------

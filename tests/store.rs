@@ -29,7 +29,9 @@ use std::time::Duration;
 
 use ringprobe::clock::{Micros, Wall};
 use ringprobe::endpoint::{Draft, Endpoint, file};
-use ringprobe::sample::{BodyMatch, Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample};
+use ringprobe::sample::{
+    ABSENT, BodyMatch, Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample,
+};
 use ringprobe::writer::{
     Judgement, Snapshot, Store, StoreState, StoreUrl, Upserted, WriterOptions, block_on,
 };
@@ -364,6 +366,7 @@ fn extreme(random: &mut Random, unique: i32) -> Sample {
             transfer_us: int(random),
         },
         total_us: int(random),
+        write_us: int(random),
         agent_us: int(random),
         bytes_in: int(random),
         bytes_out: int(random),
@@ -548,6 +551,7 @@ fn people_see_names_and_no_invented_phases(store: &impl TestStore) {
     let refused = Sample {
         phases: Phases { connect_us: 1_500, ..Phases::NONE },
         total_us: 1_500,
+        write_us: ABSENT,
         status: 0,
         outcome: Outcome::Down,
         reason: Failure::ConnectRefused.code(),
@@ -565,7 +569,7 @@ fn people_see_names_and_no_invented_phases(store: &impl TestStore) {
     writer.end();
     let latest = store.query(
         "SELECT name, coalesce(outcome, '-'), coalesce(failure, '-'), coalesce(status, -1), round(total_ms, 1),
-            resolve_ms IS NULL, processing_ms IS NULL, since = ts
+            resolve_ms IS NULL, processing_ms IS NULL, since = ts, write_ms IS NULL
          FROM latest ORDER BY name",
     );
     let truth = |row: &[String]| -> Vec<String> {
@@ -575,11 +579,14 @@ fn people_see_names_and_no_invented_phases(store: &impl TestStore) {
     let rows: Vec<Vec<String>> = latest.iter().map(|row| truth(row)).collect();
     assert_eq!(rows[0][..4], truth(&["bad", "down", "connect_refused", "-1"].map(str::to_owned)));
     assert_eq!((rows[0][4].as_str(), rows[0][5].as_str(), rows[0][6].as_str()), ("1.5", "1", "1"));
+    assert_eq!((rows[0][8].as_str(), rows[1][8].as_str()), ("1", "0"), "nothing was written to who refuses");
+    let written = store.query("SELECT round(write_ms, 2) FROM samples WHERE name = 'good'");
+    assert_eq!(written, [["0.02"]]);
     assert_eq!(rows[1][..4], truth(&["good", "up", "-", "200"].map(str::to_owned)));
     assert_eq!(rows[2][..4], truth(&["new", "-", "-", "-1"].map(str::to_owned)));
-    let failures = store.query("SELECT name, failure, status, tls_ms, connect_ms FROM failures");
+    let failures = store.query("SELECT name, failure, status, tls_ms, write_ms, connect_ms FROM failures");
     assert_eq!(failures.len(), 1);
-    assert_eq!(failures[0][..4], ["bad", "connect_refused", "", ""]);
+    assert_eq!(failures[0][..5], ["bad", "connect_refused", "", "", ""]);
     let tls = Sample {
         flags: Flags::TLS,
         detail: Detail {

@@ -167,7 +167,7 @@ fn set_fields(arguments: &Arguments) -> Result<Draft, Error> {
 fn as_table(names: &[String], probes: &[Probed]) -> String {
     let name_columns = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("URL".len());
     let mut text = format!("{:<name_columns$} {:<8} {:>6}", "URL", "OUTCOME", "STATUS");
-    let heads = Phases::NAMES.into_iter().chain(["total", "agent"]);
+    let heads = Phases::NAMES.into_iter().chain(["total", "agent", "write"]);
     heads.for_each(|name| append(&mut text, &name.to_uppercase(), 11));
     append(&mut text, "BYTES", 10);
     for sample in probes.iter().flat_map(|probe| std::iter::once(&probe.sample).chain(&probe.steps)) {
@@ -177,7 +177,8 @@ fn as_table(names: &[String], probes: &[Probed]) -> String {
         };
         let status = if sample.status == 0 { "-".to_owned() } else { sample.status.to_string() };
         let _ = write!(text, "\n{name:<name_columns$} {:<8} {status:>6}", sample.outcome.name());
-        let times = sample.phases.as_array().into_iter().chain([sample.total_us, sample.agent_us]);
+        let beside = [sample.total_us, sample.agent_us, sample.write_us];
+        let times = sample.phases.as_array().into_iter().chain(beside);
         times.for_each(|us| append(&mut text, &time(us), 11));
         append(&mut text, &sample.bytes_in.to_string(), 10);
         for remark in remarks(sample) {
@@ -250,7 +251,7 @@ fn columns(sample: &Sample) -> Value {
     let mut probe = json!({
         "ts_us": sample.ts.0,
         "outcome": sample.outcome.name(),
-        "failure": sample.failure().map(crate::sample::Failure::name),
+        "failure": Some(sample.reason_name()).filter(|name| !name.is_empty()),
         "status": if sample.status == 0 { Value::Null } else { sample.status.into() },
     });
     for (name, us) in Phases::NAMES.into_iter().zip(sample.phases.as_array()) {
@@ -258,6 +259,7 @@ fn columns(sample: &Sample) -> Value {
     }
     probe["total_us"] = or_null(sample.total_us);
     probe["ttfb_us"] = sample.phases.ttfb_us().map_or(Value::Null, Value::from);
+    probe["write_us"] = or_null(sample.write_us);
     probe["agent_us"] = sample.agent_us.into();
     probe["bytes_in"] = sample.bytes_in.into();
     probe["bytes_out"] = sample.bytes_out.into();

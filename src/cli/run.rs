@@ -48,10 +48,12 @@ pub(super) struct Arguments {
     #[arg(long, env = "RINGPROBE_BUDGET", value_name = "NAME=VALUE,…")]
     budget: Option<String>,
     /// Most probes in flight to one address, loopback excepted; slots beyond are missed (`origin_limit`); `off` or 0
-    /// for no such cap [default: 256]
+    /// for no such cap. Probing cores share it, and each has one at least: if N is smaller than their number, they are
+    /// as many as that [default: 256]
     #[arg(long, env = "RINGPROBE_ORIGIN_INFLIGHT", value_name = "N")]
     origin_inflight: Option<String>,
-    /// Most probes started per second to one address, likewise [default: 1000]
+    /// Most probes started per second to one address, likewise; if N is smaller than the number K of probing cores,
+    /// each starts one in K/N seconds [default: 1000]
     #[arg(long, env = "RINGPROBE_ORIGIN_RATE", value_name = "N")]
     origin_rate: Option<String>,
     /// Do not bring the store's tables up to date.

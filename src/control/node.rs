@@ -25,7 +25,7 @@ use crate::probe::Plan;
 use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
-use crate::shard::origins::Caps;
+use crate::shard::origins::{Caps, Share};
 use crate::shard::placement::Placement;
 use crate::shard::restraint::Budgets;
 use crate::shard::{Assignment, Gauges, Shard};
@@ -128,7 +128,6 @@ impl Node {
             options;
         let placement_count = placement.shards.len();
         let anchor = Reading::now();
-        let limits = Limits { budgets, ..limits(placement.shards.len(), descriptors_max, origin) };
         let mut parts = parts(roster, placement.shards.len(), workload);
         let canary = (workload == Workload::Scheduled).then(|| canary(&mut parts, &surroundings)).flatten();
         let (producers, consumers): (Vec<_>, Vec<_>) = parts.iter().map(|_| sample_ring()).unzip();
@@ -146,6 +145,8 @@ impl Node {
             };
             let surroundings = surroundings.for_shard(anchor, shard);
             let ports = ports(shard, placement_count);
+            let limits = limits(placement_count, descriptors_max, origin.share(shard, placement_count));
+            let limits = Limits { budgets, ..limits };
             let (canary, stamps) = (canary.as_ref().map(|canary| canary.held(shard)), true);
             let assignment =
                 Assignment { shard, cpu, load, limits, surroundings, ports, canary, stamps, samples };
@@ -291,7 +292,8 @@ pub fn collect_once(
     let (samples, mut collected) = rtrb::RingBuffer::new(roster.len().max(1) * config::SAMPLES_PER_PROBE_MAX);
     let part = Part { roster, workload: Workload::Once, offset: Micros(0) };
     let load = move || part.load(anchor);
-    let limits = limits(1, descriptors_max, Caps::default());
+    // Each endpoint gets one probe, whatever others there are.
+    let limits = limits(1, descriptors_max, Share::NONE);
     let surroundings = surroundings.for_shard(anchor, 0);
     let (ports, canary, stamps) = (None, None, true);
     Shard::start(Assignment { shard: 0, cpu, load, limits, surroundings, ports, canary, stamps, samples })?
@@ -375,13 +377,13 @@ fn sample_ring() -> (rtrb::Producer<Sample>, rtrb::Consumer<Sample>) {
     (producer, consumer)
 }
 
-/// Each shard's share of the sockets this process may have, and of what it may do to one origin address.
-fn limits(shards: usize, descriptors_max: u64, origin: Caps) -> Limits {
+/// Of a shard that has its share of the sockets this process may have, and `origin` of what may be done to an address.
+fn limits(shards: usize, descriptors_max: u64, origin: Share) -> Limits {
     let share = descriptors_max.saturating_sub(config::DESCRIPTORS_RESERVED) / shards.max(1) as u64;
     Limits {
         inflight_max: config::INFLIGHT_MAX,
         connections_max: u32::try_from(share).unwrap_or(u32::MAX).min(1 << 24),
-        origin: origin.share(shards),
+        origin,
         budgets: Budgets::default(),
     }
 }

@@ -19,7 +19,7 @@ use crate::config;
 use crate::sample::{EndpointId, Flags, MissReason, Sample};
 use crate::schedule::Schedule;
 use crate::shard::engine::{Limits, Pace};
-use crate::shard::origins::Caps;
+use crate::shard::origins::Share;
 use crate::shard::restraint::Budgets;
 use crate::shard::{Assignment, Shard};
 use crate::writer::block_on;
@@ -101,7 +101,7 @@ pub fn run(roster: Roster, options: &SoloOptions<'_>) -> io::Result<Solo> {
     let limits = Limits {
         inflight_max: config::INFLIGHT_MAX,
         connections_max,
-        origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+        origin: Share::NONE,
         budgets: Budgets::default(),
     };
     let surroundings = surroundings.for_shard(anchor, 0);

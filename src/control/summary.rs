@@ -31,7 +31,7 @@ pub struct Summary {
     pub up: u64,
     /// Probes that found it down.
     pub down: u64,
-    /// Probes in which the prober's own delay was large.
+    /// Probes in which the prober was late or slow, or kept from looking.
     pub tainted: u64,
     /// Seconds of probing.
     pub duration_s: f64,
@@ -262,11 +262,7 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "{:>12} up, {} down{}", self.up, self.down, in_brackets(&names(&self.failures)))?;
         if self.tainted > 0 {
-            writeln!(
-                f,
-                "{:>12} tainted: lag or agent delay is above 1 ms and a tenth of the total",
-                self.tainted
-            )?;
+            writeln!(f, "{:>12} tainted: we were late or slow, or kept from looking", self.tainted)?;
         }
         writeln!(f, "{:>12.1} probes/s for {:.1} s", self.probes_per_s, self.duration_s)?;
         writeln!(f, "{:>12.2} µs of CPU per probe, all threads", self.cpu_us_per_probe)?;

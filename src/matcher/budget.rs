@@ -1,5 +1,6 @@
 //! How much a pattern may cost, to compile and to run. What is over budget is refused when it is loaded, with
-//! the construct that makes it so; nothing is ever refused, or slow, because of what a body contains.
+//! the construct that makes it so; nothing is refused, or slow, because of what a body contains: a lazy pattern is
+//! given up on such a body.
 
 /// Longest pattern, in bytes of its text.
 pub const PATTERN_BYTES_MAX: usize = 4 * 1024;
@@ -37,15 +38,20 @@ pub const CELL_STEPS: u64 = 8;
 pub const TABLE_BYTES_SOFT: usize = 64 * 1024;
 /// Bytes of a table above which a pattern is refused, unless it can be built lazily.
 pub const TABLE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of the tables of one endpoint together. Side by side they are beyond the caches sooner than one is: eight of
+/// 128 KiB do 55 MB/s, sixteen 10, and thirty-two 2.
+pub const ENDPOINT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of all tables together.
 pub const TABLES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of a lazily built table, of which every body has its own.
 pub const LAZY_BYTES_MAX: usize = 128 * 1024;
 /// Most lazily built tables of one endpoint, and so of one body: half a megabyte.
 pub const LAZY_CONJUNCTS_MAX: usize = 4;
-/// How often a lazily built table may be thrown away and begun again for one body before its verdict is given
-/// up. A pattern that thrashes makes a new state for most bytes, 3 to 7 MB/s; this bounds that to some 10 ms.
-pub const LAZY_CLEARS_MAX: usize = 16;
+/// What making states may take for one body, in bytes of the places in the pattern that they stand for, until its
+/// verdict is given up. A byte takes 6 to 12 ns, of `x.{1,1000}q` on random letters as of `error.{1,200}code` on a
+/// log: some 3 ms for a body, whatever the pattern. A state with one attempt under way takes 20 bytes, one of
+/// `x.{1,200}q` on random letters 100 to 300.
+pub const LAZY_STEPS_MAX: usize = 256 * 1024;
 
 /// The budgets of a [`Compiler`](super::Compiler).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +76,8 @@ pub struct Budgets {
     pub tables_bytes_max: usize,
     /// See [`LAZY_BYTES_MAX`].
     pub lazy_bytes_max: usize,
-    /// See [`LAZY_CLEARS_MAX`].
-    pub lazy_clears_max: usize,
+    /// See [`LAZY_STEPS_MAX`].
+    pub lazy_steps_max: usize,
 }
 
 impl Default for Budgets {
@@ -87,7 +93,7 @@ impl Default for Budgets {
             table_bytes_max: TABLE_BYTES_MAX,
             tables_bytes_max: TABLES_BYTES_MAX,
             lazy_bytes_max: LAZY_BYTES_MAX,
-            lazy_clears_max: LAZY_CLEARS_MAX,
+            lazy_steps_max: LAZY_STEPS_MAX,
         }
     }
 }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::budget::{Budgets, CONJUNCTS_MAX, LAZY_CONJUNCTS_MAX, PATTERNS_MAX};
+use super::budget::{Budgets, CONJUNCTS_MAX, ENDPOINT_BYTES_MAX, LAZY_CONJUNCTS_MAX, PATTERNS_MAX};
 use super::dfa::Dfa;
 use super::error::{Fault, PatternError};
 use super::lazy::Lazy;
@@ -95,6 +95,18 @@ impl Compiler {
                         ),
                     )));
                 }
+                let bytes: usize = conjuncts.iter().map(|conjunct| conjunct.engine.table_bytes()).sum();
+                if bytes > ENDPOINT_BYTES_MAX {
+                    return Err(refuse(Fault::new(
+                        0,
+                        format!(
+                            "with this pattern the endpoint's tables have {} KiB, of at most {} KiB; write smaller \
+                             counts, or `*`",
+                            bytes >> 10,
+                            ENDPOINT_BYTES_MAX >> 10
+                        ),
+                    )));
+                }
                 let pattern = u16::try_from(index).unwrap_or(u16::MAX);
                 groups.push(Group { forbids, pattern, first, end: conjuncts.len(), text: text.clone() });
             }
@@ -154,7 +166,7 @@ impl Compiler {
                 }
             }
             if let Ok(dfa) = determinize::compile_lazy(nfa, &budgets) {
-                let lazy = Lazy::new(dfa);
+                let lazy = Lazy::new(dfa, budgets.lazy_steps_max);
                 self.charge(lazy.bytes(), parsed)?;
                 let engine = Engine::Lazy { lazy: Arc::new(lazy), negated: part.negated };
                 return Ok(Conjunct { engine, tier: Tier::Lazy });

@@ -127,8 +127,6 @@ pub(super) fn compile(nfa: &NFA, budgets: &Budgets) -> Result<Dfa, Over> {
 
 /// Compiles the same to an automaton whose states are made when a body comes to them.
 pub(super) fn compile_lazy(nfa: NFA, budgets: &Budgets) -> Result<DFA, Over> {
-    let config = DFA::config()
-        .cache_capacity(budgets.lazy_bytes_max)
-        .minimum_cache_clear_count(Some(budgets.lazy_clears_max));
+    let config = DFA::config().cache_capacity(budgets.lazy_bytes_max);
     DFA::builder().configure(config).build_from_nfa(nfa).map_err(|_error| Over)
 }

@@ -14,7 +14,8 @@
 //! In scope: bytes to verdicts. Out of scope: content codings; what a verdict does to a probe.
 //!
 //! Invariants: a verdict is that of the whole body at once, however it was cut, and never changes once it is
-//! certain. Work per byte is bounded by the pattern and not by the body; memory is bounded by [`Budgets`].
+//! certain. Work per byte is bounded by the pattern and not by the body, and what the lazy tier does beside that by a
+//! budget for each body; memory is bounded by [`Budgets`].
 
 mod alternating;
 pub mod budget;

@@ -2,7 +2,8 @@
 //!
 //! In scope: what Python 3 takes, on bytes, with ASCII classes and ASCII `(?i)`; `(?u)` for Unicode ones;
 //! lookbehinds of any width. Out of scope, each with an error that says what to write instead: what no table
-//! can do (backreferences, recursion, conditionals) and what only backtracking needs (possessive, atomic).
+//! can do (backreferences, recursion, conditionals), what only backtracking needs (possessive, atomic), and what other
+//! dialects write.
 //!
 //! Invariants: depth, length and counts are bounded, so that parsing any text ends in a tree or an error. An
 //! error's offset is that of the construct's first byte.
@@ -395,9 +396,13 @@ impl Parser<'_> {
             if let Some(digits) =
                 self.rest().get(..3).filter(|digits| digits.bytes().all(|d| matches!(d, b'0'..=b'7')))
             {
+                let value = u32::from_str_radix(digits, 8).unwrap_or_default();
                 return Err(Fault::new(
                     start,
-                    format!("`\\{digits}` is more than a byte, which ends at `\\377`"),
+                    format!(
+                        "`\\{digits}` is more than a byte, which ends at `\\377`; write `(?u:\\u{value:04x})` for the \
+                         character"
+                    ),
                 ));
             }
             return Err(Fault::new(
@@ -478,10 +483,11 @@ impl Parser<'_> {
                 ));
             }
             letter if letter.is_ascii_alphanumeric() => {
-                return Err(Fault::new(
-                    start,
-                    format!("`\\{letter}` means nothing; write `{letter}` for the character"),
-                ));
+                let message = match instead_of_escape(letter) {
+                    Some(instead) => format!("`\\{letter}` is not Python's; write {instead}"),
+                    None => format!("`\\{letter}` means nothing; write `{letter}` for the character"),
+                };
+                return Err(Fault::new(start, message));
             }
             letter => u32::from(letter),
         };
@@ -521,6 +527,7 @@ impl Parser<'_> {
 
     /// What follows a `[`.
     fn class(&mut self, start: usize) -> Result<Node, Fault> {
+        refuse_named_class(&self.text[start..], start, ["[", "]"])?;
         let negated = self.eat("^");
         let mut ranges = Vec::new();
         let mut is_first = true;
@@ -534,6 +541,7 @@ impl Parser<'_> {
                 break;
             }
             is_first = false;
+            refuse_named_class(self.rest(), member_start, [""; 2])?;
             let low = match self.member()? {
                 Member::Set(set) if self.rest().starts_with('-') && !self.rest().starts_with("-]") => {
                     drop(set);
@@ -562,7 +570,10 @@ impl Parser<'_> {
         if matches!(&set, Node::Bytes(set) if *set == ByteSet::EMPTY)
             || matches!(&set, Node::Scalars(scalars) if scalars.is_empty())
         {
-            return Err(Fault::new(start, "a class of no character at all"));
+            return Err(Fault::new(
+                start,
+                "a class of no character at all, which is never found; write `[\\s\\S]` for any character",
+            ));
         }
         Ok(set)
     }
@@ -627,6 +638,58 @@ impl Parser<'_> {
             return Node::Bytes(set);
         }
         Node::Scalars(class.ranges().iter().map(|range| (range.start(), range.end())).collect())
+    }
+}
+
+/// What other dialects write as `\` and a letter, in this one; nothing if no dialect does, or it would be no help.
+fn instead_of_escape(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'h' => "`[ \\t]`",
+        'H' => "`[^ \\t]`",
+        'R' => "`\\r?\\n`",
+        'N' => "`[^\\n]`, or the character itself",
+        'V' => "`[^\\n-\\r]`",
+        'X' => "`(?u:.)` for a character",
+        'K' => "what stands before it as a lookbehind, `(?<=…)`",
+        'Q' | 'E' => "a `\\` before each character that means something, such as `\\.`",
+        'G' => "`^`: a body is searched once, from its start",
+        'e' => "`\\x1b`",
+        'c' => "the control character by its number, such as `\\x01`",
+        'o' => "the byte by its number, such as `\\x7f`",
+        'm' | 'M' | 'y' => "`\\b` for where a word begins or ends",
+        _ => return None,
+    })
+}
+
+/// The classes of POSIX, and what they are here.
+const NAMED_CLASSES: [(&str, &str); 13] = [
+    ("alnum", "a-zA-Z0-9"),
+    ("alpha", "a-zA-Z"),
+    ("blank", " \\t"),
+    ("cntrl", "\\x00-\\x1f\\x7f"),
+    ("digit", "\\d"),
+    ("graph", "!-~"),
+    ("lower", "a-z"),
+    ("print", " -~"),
+    ("punct", "!-/:-@\\[-`{-~"),
+    ("space", "\\s"),
+    ("upper", "A-Z"),
+    ("word", "\\w"),
+    ("xdigit", "0-9a-fA-F"),
+];
+
+/// Refuses `[:digit:]`, which Python takes for the letters of the name, as hardly anybody means it. `around` is what
+/// makes a class of what stands in one.
+fn refuse_named_class(rest: &str, start: usize, around: [&str; 2]) -> Result<(), Fault> {
+    let Some(rest) = rest.strip_prefix("[:") else { return Ok(()) };
+    let is_named = |name: &str| rest.strip_prefix(name).is_some_and(|after| after.starts_with(":]"));
+    match NAMED_CLASSES.iter().find(|(name, _)| is_named(name)) {
+        Some((name, ranges)) => {
+            let [before, after] = around;
+            let instead = format!("write `{before}{ranges}{after}`, or `\\[` for the character");
+            Err(Fault::new(start, format!("`[:{name}:]` is not Python's; {instead}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -25,6 +25,11 @@ pub const INLINE: usize = 4;
 const SEGMENT_BYTES: usize = 16 * 1024;
 /// How many tables are walked in one loop.
 const ABREAST_MAX: usize = 4;
+/// Each so many bytes of tables make a byte of the body take as long again: measured with 1 MiB (a tenth of the speed
+/// of a small table) to 4 MiB (a two-hundredth), and no pattern needs them all.
+const CACHED_BYTES: usize = 32 * 1024;
+/// What a state that must be made takes, in steps of a small table.
+const LAZY_SLOWNESS: usize = 128;
 
 /// In place of a table's state: the conjunct holds.
 const ACCEPTED: u32 = u32::MAX;
@@ -129,6 +134,14 @@ pub struct Explanation {
 type Event = (usize, usize, u32);
 
 impl Engine {
+    /// Bytes of its table, whoever shares it.
+    pub(super) fn table_bytes(&self) -> usize {
+        match self {
+            Self::Table(table) => table.bytes(),
+            Self::Lazy { .. } => 0,
+        }
+    }
+
     /// Bytes that a lazy engine takes; tables are counted where they are shared.
     pub(super) fn lazy_bytes(&self) -> usize {
         match self {
@@ -155,10 +168,11 @@ impl Matcher {
     #[must_use]
     pub fn start(&self) -> Scan {
         let mut lazy = Vec::new();
+        let lazy_count = self.lazy_count();
         let mut start = |conjunct: &Conjunct| match &conjunct.engine {
             Engine::Table(table) => decided(table, table.start()).unwrap_or_else(|| table.start()),
             Engine::Lazy { lazy: engine, .. } => {
-                lazy.push(engine.start());
+                lazy.push(engine.start(lazy_count));
                 0
             }
         };
@@ -240,7 +254,19 @@ impl Matcher {
     /// Bytes that a body may take for itself, at most: what is built while it streams.
     #[must_use]
     pub fn bytes_per_body_max(&self) -> usize {
-        self.conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count() * LAZY_BYTES_MAX
+        self.lazy_count() * LAZY_BYTES_MAX
+    }
+
+    fn lazy_count(&self) -> usize {
+        self.conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count()
+    }
+
+    /// How many times longer a byte may take than one that a single small table looks at, roughly: tables that are
+    /// walked side by side, tables beyond the caches, and states that must be made first.
+    #[must_use]
+    pub fn slowness(&self) -> usize {
+        let lazy = self.conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count();
+        1 + self.conjuncts.len() / ABREAST_MAX + self.bytes() / CACHED_BYTES + lazy * LAZY_SLOWNESS
     }
 
     /// States of all tables together.

@@ -17,10 +17,16 @@
 use std::sync::Arc;
 
 use super::Expect;
+use crate::config;
 use crate::http::Response;
 use crate::http::coding::{Backlog, DecodeMemory, Decoder};
 use crate::matcher::{Certainty, Charset, Matcher, Scan, Transcoder, Verdict};
 use crate::sample::{BodyMatch, Failure, NO_PATTERN};
+
+/// What may be looked at in one go by a quick pattern: 30 to 60 µs.
+const LOOK_BYTES: usize = config::DECODED_BYTES_PER_GO;
+/// The least that is looked at in one go: what it takes to come back for less is more than that.
+const LOOK_BYTES_MIN: usize = 256;
 
 /// The body so far.
 #[derive(Debug)]
@@ -42,6 +48,9 @@ pub struct Body {
 struct Stages {
     decode: bool,
     decoder: Option<Decoder>,
+    /// Payload that needs no decoder, and was not looked at yet, from a place on.
+    unseen: Vec<u8>,
+    unseen_at: usize,
     charset: Charset,
     transcoder: Option<Transcoder>,
     scan: Option<(Arc<Matcher>, Scan)>,
@@ -54,6 +63,8 @@ pub enum BodyProgress {
     More,
     /// No: the verdict is certain, and the endpoint wants no more.
     Enough,
+    /// No: it is longer than its limit, and the verdict was certain within that.
+    Cut,
     /// No: something is wrong with it.
     Failed(Failure),
     /// No: something is wrong with us.
@@ -68,6 +79,8 @@ impl Body {
             Box::new(Stages {
                 decode: expect.decode,
                 decoder: None,
+                unseen: Vec::new(),
+                unseen_at: 0,
                 charset: expect.charset,
                 transcoder: None,
                 scan: expect.body.as_ref().map(|matcher| (Arc::clone(matcher), matcher.start())),
@@ -95,7 +108,7 @@ impl Body {
         }
     }
 
-    /// Takes payload; [`Self::go_on`] decodes it, if it is coded.
+    /// Takes payload; [`Self::go_on`] decodes it and looks for the patterns.
     pub fn push(&mut self, payload: &[u8]) {
         if self.full || self.failure.is_some() {
             return;
@@ -105,22 +118,41 @@ impl Body {
             self.full = self.bytes > self.bytes_max;
             return;
         };
+        let at_once = stages.unseen.is_empty() && payload.len() <= self.look_bytes(&stages, LOOK_BYTES);
         match &mut stages.decoder {
             Some(decoder) => decoder.feed(payload),
-            None => self.look(payload, stages.transcoder.as_mut(), stages.scan.as_mut()),
+            // What is looked at in no time needs no copy.
+            None if at_once => {
+                self.look(payload, stages.transcoder.as_mut(), stages.scan.as_mut());
+            }
+            None => stages.unseen.extend_from_slice(payload),
         }
         self.stages = Some(stages);
     }
 
-    /// Decodes on in what was pushed, some `bytes` of content at most: is there more?
+    /// Goes on in what was pushed, by what it takes to decode some `bytes` of content, or to look for the patterns in
+    /// as much if they are quickly looked for, and in less else: is there more?
     pub fn go_on(&mut self, bytes: usize) -> Backlog {
         if self.full || self.failure.is_some() {
             return Backlog::Empty;
         }
         let Some(mut stages) = self.stages.take() else { return Backlog::Empty };
-        let Stages { decoder, transcoder, scan, .. } = &mut *stages;
+        let bytes = self.look_bytes(&stages, bytes);
+        let Stages { decoder, unseen, unseen_at, transcoder, scan, .. } = &mut *stages;
         let mut look = |decoded: &[u8]| self.look(decoded, transcoder.as_mut(), scan.as_mut());
-        let went = decoder.as_mut().map_or(Ok(Backlog::Empty), |decoder| decoder.go_on(bytes, &mut look));
+        let went = match decoder {
+            Some(decoder) => decoder.go_on(bytes, &mut look),
+            None => {
+                let end = unseen.len().min(unseen_at.saturating_add(bytes));
+                look(&unseen[*unseen_at..end]);
+                *unseen_at = end;
+                Ok(if end < unseen.len() { Backlog::Left } else { Backlog::Empty })
+            }
+        };
+        if *unseen_at == unseen.len() {
+            unseen.clear();
+            *unseen_at = 0;
+        }
         self.starved = decoder.as_ref().is_some_and(Decoder::is_starved);
         self.stages = Some(stages);
         match went {
@@ -130,6 +162,16 @@ impl Body {
             Err(failure) => self.failure = Some(failure),
         }
         Backlog::Empty
+    }
+
+    /// How much of the body may be looked at in the time that `bytes` of it take a quick pattern.
+    fn look_bytes(&self, stages: &Stages, bytes: usize) -> usize {
+        match &stages.scan {
+            Some((matcher, _)) if self.verdict.is_none() => {
+                (bytes / matcher.slowness()).max(LOOK_BYTES_MIN.min(bytes))
+            }
+            _ => bytes,
+        }
     }
 
     /// Decoded bytes.
@@ -165,7 +207,7 @@ impl Body {
         match (self.failure, self.full, self.verdict) {
             (Some(_), ..) if self.starved => BodyProgress::Starved,
             (Some(failure), ..) => BodyProgress::Failed(failure),
-            (None, true, Some(_)) => BodyProgress::Enough,
+            (None, true, Some(_)) => BodyProgress::Cut,
             (None, true, None) if expect.body.is_some() => BodyProgress::Failed(Failure::BodyNoVerdict),
             (None, true, None) => BodyProgress::Failed(Failure::BodyTooLarge),
             (None, false, Some(_)) if expect.body_stop => BodyProgress::Enough,

@@ -52,8 +52,10 @@ pub struct Exchange {
     greeted: Option<Mono>,
     /// When the last flight of the origin's handshake arrived.
     secured: Option<Mono>,
-    /// When the request left.
+    /// When the request began to leave,
     asked: Option<Mono>,
+    /// and when the kernel had all of it, as far as we know.
+    written: Option<Mono>,
     /// When the first byte of the response arrived.
     first_byte: Option<Mono>,
     /// Latest arrival: what the response's end is, once it is whole.
@@ -79,6 +81,8 @@ pub struct Exchange {
     memory: DecodeMemory,
     go_bytes: usize,
     behind: Option<Box<Behind>>,
+    /// Since when what comes now may have been there, if we were not looking.
+    blind_since: Option<Mono>,
     tls: Option<Box<Secured>>,
 }
 
@@ -88,8 +92,8 @@ struct Behind {
     /// What framing said of the receive that is being decoded, until that is done.
     undecided: Option<Undecided>,
     receives: VecDeque<Receive>,
-    /// How the connection broke behind them, and when we saw it.
-    broken: Option<(Broken, Mono)>,
+    /// How the connection broke behind them, when we saw it, and since when we had been blind then.
+    broken: Option<(Broken, Mono, Option<Mono>)>,
 }
 
 /// A receive that framing has seen, and the decoder not all of.
@@ -108,6 +112,7 @@ struct Receive {
     bytes: Box<[u8]>,
     arrived: Option<Mono>,
     seen: Mono,
+    blind_since: Option<Mono>,
     /// Its part of what decoding may take.
     _claim: Claim,
 }
@@ -118,6 +123,17 @@ struct Secured {
     session: tls::Session,
     /// Plaintext of one receive, kept for its memory.
     plain: Vec<u8>,
+}
+
+/// What a call to send came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// When it began to leave,
+    pub at: Mono,
+    /// and when the call was over.
+    pub until: Mono,
+    /// How much the kernel has taken, bytes.
+    pub bytes: u64,
 }
 
 /// How an exchange ended.
@@ -142,6 +158,15 @@ pub enum Parting {
     Close,
     /// Nothing at all, and the fault is ours: the slot is missed, for this reason.
     GiveUp(MissReason),
+}
+
+/// A time in which nobody looked at what arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// When somebody last had,
+    pub since: Mono,
+    /// and did again.
+    pub until: Mono,
 }
 
 /// What ended a connection, or an attempt at one, before the response was whole.
@@ -232,6 +257,7 @@ impl Exchange {
             greeted: None,
             secured: None,
             asked: None,
+            written: None,
             first_byte: None,
             last_byte: now,
             owes_since: None,
@@ -250,6 +276,7 @@ impl Exchange {
             memory: DecodeMemory::default(),
             go_bytes: config::DECODED_BYTES_PER_GO,
             behind: None,
+            blind_since: None,
             tls,
         }
     }
@@ -286,10 +313,10 @@ impl Exchange {
         Some(output)
     }
 
-    /// What was taken to be sent left at `at`, `bytes` of it at once. For how long the origin had waited for it, ns:
-    /// by so much the deadline has moved.
-    pub fn departed(&mut self, at: Mono, bytes: u64) -> u64 {
-        let at = at.max(self.last_byte);
+    /// What was taken to be sent left like this. For how long the origin had waited for it, ns: by so much the deadline
+    /// has moved.
+    pub fn departed(&mut self, departure: Departure) -> u64 {
+        let at = departure.at.max(self.last_byte);
         let owed_ns = self.owes_since.take().map_or(0, |since| at.nanos_since(since));
         self.deadline = Mono(self.deadline.0 + owed_ns);
         if self.tls.is_some() && self.secured.is_none() {
@@ -309,8 +336,18 @@ impl Exchange {
                 self.keeping_ns += at.nanos_since(self.started);
             }
         }
-        self.sent(bytes);
+        self.sent(departure.bytes, departure.until);
         owed_ns
+    }
+
+    /// Says of what is handed in next whether nobody had looked before. Stamps are no more than the latest that each
+    /// can be then: the kernel merges what it holds, under the stamp of the last (a FIN, or bytes that nobody asked
+    /// for). So they make nothing late; how long it has waited for us is the most that it can be.
+    pub fn blind(&mut self, blind: Option<Blind>) {
+        self.blind_since = blind.filter(|blind| self.started < blind.until).map(|blind| blind.since);
+        if self.blind_since.is_some() {
+            self.flags = self.flags.with(Flags::TAINTED);
+        }
     }
 
     /// The connection stands, as we see at `seen`.
@@ -329,10 +366,13 @@ impl Exchange {
         None
     }
 
-    /// `bytes` left.
-    pub const fn sent(&mut self, bytes: u64) {
+    /// The kernel had taken `bytes` by `by`.
+    pub fn sent(&mut self, bytes: u64, by: Mono) {
         self.bytes_out += bytes;
         self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
+        if self.unsent_bytes == 0 && self.asked.is_some() {
+            self.written.get_or_insert(by);
+        }
     }
 
     /// Adds to our own handling time, ns.
@@ -388,11 +428,27 @@ impl Exchange {
                 let arrived = self.clamp_arrival(arrived, seen);
                 return Some(self.our_fault(MissReason::Overload, arrived));
             };
-            behind.receives.push_back(Receive { bytes: input.into(), arrived, seen, _claim: claim });
+            let blind_since = self.blind_since;
+            behind.receives.push_back(Receive {
+                bytes: input.into(),
+                arrived,
+                seen,
+                blind_since,
+                _claim: claim,
+            });
             return self.catch_up(profile, seen);
         }
         let arrived = self.clamp_arrival(arrived, seen);
+        let arrived = self.in_doubt(profile, arrived);
         self.look_at(profile, input, arrived, seen)
+    }
+
+    /// A stamp, after a time of blindness: in time, and waited for us since that began.
+    fn in_doubt(&mut self, profile: &Profile, arrived: Mono) -> Mono {
+        let Some(since) = self.blind_since else { return arrived };
+        let arrived = arrived.min(self.limit(profile)).max(self.last_byte);
+        self.waited_ns += arrived.nanos_since(since.max(self.last_byte));
+        arrived
     }
 
     /// Whether there is something that came and was not looked at: [`Self::catch_up`] does.
@@ -416,11 +472,16 @@ impl Exchange {
                 }
                 ending
             }
-        } else if let Some(Receive { bytes, arrived, seen, .. }) = behind.receives.pop_front() {
+        } else if let Some(Receive { bytes, arrived, seen, blind_since, .. }) = behind.receives.pop_front() {
+            self.blind_since = blind_since;
             let arrived = self.clamp_arrival(arrived, seen);
+            let arrived = self.in_doubt(profile, arrived);
             self.look_at(profile, &bytes, arrived, now)
         } else {
-            behind.broken.take().map(|(how, seen)| self.broke(profile, how, seen))
+            behind.broken.take().map(|(how, seen, blind_since)| {
+                self.blind_since = blind_since;
+                self.broke(profile, how, seen)
+            })
         };
         // What has just been looked at may be more than a go.
         let undecided = self.behind.take().and_then(|behind| behind.undecided);
@@ -541,6 +602,8 @@ impl Exchange {
             // There is no memory left to decode it with.
             (_, BodyProgress::Starved) => Some(self.our_fault(MissReason::Overload, arrived)),
             (_, BodyProgress::Failed(failure)) => Some(self.ending(Some(failure), arrived)),
+            // Whatever framing says of what lies behind the limit: nobody looks there.
+            (_, BodyProgress::Cut) => Some(self.stopped(arrived)),
             (Err(Failure::BodyTooLarge), _) if profile.expect.body.is_some() => {
                 match self.body.is_certain() {
                     true => Some(self.stopped(arrived)),
@@ -574,7 +637,7 @@ impl Exchange {
     pub fn broken(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Option<Ending> {
         match &mut self.behind {
             Some(behind) => {
-                behind.broken.get_or_insert((how, seen));
+                behind.broken.get_or_insert((how, seen, self.blind_since));
                 None
             }
             None => Some(self.broke(profile, how, seen)),
@@ -582,11 +645,17 @@ impl Exchange {
     }
 
     fn broke(&mut self, profile: &Profile, how: Broken, seen: Mono) -> Ending {
-        if seen > self.limit(profile) && deadline_may_come_first(how) {
+        // Blind, we take it for as early as it can have been.
+        let at = self.blind_since.unwrap_or(seen).max(self.last_byte);
+        if at > self.limit(profile) && deadline_may_come_first(how) {
             return self.timed_out(profile);
         }
+        // With bytes that came in the same time, that time has been counted.
+        if self.blind_since.is_some_and(|since| self.last_byte <= since) {
+            self.waited_ns += seen.nanos_since(at);
+        }
         // What is certain whenever it is seen must not make the exchange longer than its time.
-        let at = seen.min(self.limit(profile)).max(self.last_byte);
+        let at = at.min(self.limit(profile)).max(self.last_byte);
         let securing = self.stage() == Stage::Securing;
         let failure = match (how, self.connected.is_some()) {
             (Broken::Closed, true) if securing => Failure::TlsProtocol,
@@ -716,6 +785,19 @@ impl Exchange {
         }
         debug_assert!(phases.as_array().iter().all(|us| *us >= ABSENT), "no phase is negative");
         phases
+    }
+
+    /// How long the request took to leave, as a part of the processing phase up to `end`, µs; absent with that phase.
+    ///
+    /// We may notice late that it has left, but an origin that has begun to answer, or a probe that has ended, does not
+    /// wait for it any more.
+    #[must_use]
+    pub fn write_us(&self, end: Mono) -> i32 {
+        let written_us = match (self.asked, self.written) {
+            (Some(asked), Some(written)) => clamp_us(written.nanos_since(asked) / 1_000),
+            _ => i32::MAX,
+        };
+        written_us.min(self.phases(end).processing_us)
     }
 
     /// A stamp within what is possible: not before the last event, not after we saw it. Kernel stamps are

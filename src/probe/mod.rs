@@ -23,7 +23,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use exchange::{Broken, Ending, Exchange, Parting, Stage};
+pub use exchange::{Blind, Broken, Departure, Ending, Exchange, Parting, Stage};
 pub use plan::{ClosePolicy, Expect, HostPort, Plan, Profile, Source, Timeouts};
 
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +36,7 @@ use crate::config;
 use crate::http::redirect;
 use crate::sample::{
     ABSENT, BodyMatch, Detail, EndpointId, Failure, Flags, MissReason, Outcome, Phases, Sample, clamp_us,
+    plus,
 };
 use crate::tls;
 
@@ -53,8 +54,10 @@ pub struct Probe {
     /// From 1.
     attempt: u8,
     redirects: u8,
-    /// Of the hops of this attempt that are over.
+    /// Of the hops of this attempt that are over,
     phases: Phases,
+    /// and how long their requests took to leave.
+    write_us: i32,
     /// Of the present hop: how long it waited for its name; [`ABSENT`] if it needs none.
     resolve_us: i32,
     resolving_since: Mono,
@@ -130,6 +133,7 @@ impl Probe {
             attempt: 1,
             redirects: 0,
             phases: Phases::NONE,
+            write_us: ABSENT,
             resolve_us: ABSENT,
             resolving_since: now,
             address: None,
@@ -218,10 +222,9 @@ impl Probe {
         self.exchange = Some(exchange);
     }
 
-    /// What the exchange had to say left at `at`, `bytes` of it at once. The probe has as much longer as the origin had
-    /// to wait for it.
-    pub fn departed(&mut self, at: Mono, bytes: u64) {
-        let owed_ns = self.exchange.as_mut().map_or(0, |exchange| exchange.departed(at, bytes));
+    /// What the exchange had to say left like this. The probe has as much longer as the origin had to wait for it.
+    pub fn departed(&mut self, departure: Departure) {
+        let owed_ns = self.exchange.as_mut().map_or(0, |exchange| exchange.departed(departure));
         self.deadline = Mono(self.deadline.0 + owed_ns);
     }
 
@@ -294,7 +297,7 @@ impl Probe {
         } else {
             self.attempt += 1;
             self.redirects = 0;
-            self.phases = Phases::NONE;
+            (self.phases, self.write_us) = (Phases::NONE, ABSENT);
         }
         (Next::Again, self.leave())
     }
@@ -342,6 +345,7 @@ impl Probe {
             lag_us: clamp_us(self.lag.0),
             phases: self.phases,
             total_us,
+            write_us: self.write_us,
             agent_us,
             bytes_in: clamp_us(self.bytes_in),
             bytes_out: clamp_us(self.bytes_out),
@@ -398,6 +402,7 @@ impl Probe {
             lag_us: clamp_us(self.lag.0),
             phases,
             total_us: phases.sum_us(),
+            write_us: self.hop_write_us(at),
             agent_us: clamp_us((waited_ns + cpu_ns) / 1_000),
             bytes_in: clamp_us(bytes_in),
             bytes_out: clamp_us(bytes_out),
@@ -416,9 +421,14 @@ impl Probe {
         Phases { resolve_us: self.resolve_us, ..phases }
     }
 
+    fn hop_write_us(&self, at: Mono) -> i32 {
+        self.exchange.as_ref().map_or(ABSENT, |exchange| exchange.write_us(at))
+    }
+
     /// Adds the hop that ends at `at` to what is over.
     fn add_up(&mut self, at: Mono) {
         self.phases = self.phases.plus(&self.hop_phases(at));
+        self.write_us = plus(self.write_us, self.hop_write_us(at));
         if let Some(exchange) = &self.exchange {
             let ((waited_ns, cpu_ns), (bytes_in, bytes_out)) = (exchange.agent_ns(), exchange.bytes());
             self.agent_ns += waited_ns;

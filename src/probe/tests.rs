@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{DeflateEncoder, GzEncoder};
 use proptest::prelude::*;
 use url::Host;
 
@@ -29,8 +29,10 @@ enum Step {
     Bytes(&'static str, Option<i64>, i64),
     Break(Broken, i64),
     Deadline,
+    /// From when to when nobody looked, of all that follows.
+    Unseen(i64, i64),
 }
-use Step::{Break, Bytes, Connect, Deadline};
+use Step::{Break, Bytes, Connect, Deadline, Unseen};
 
 /// What is expected: phases (connect, processing, transfer; `ABSENT` for none), failure, flags, agent µs.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,8 +76,13 @@ fn start(plan: &Plan, reused: bool) -> Probe {
 
 /// Sends what there is to be sent, all at once.
 fn say(probe: &mut Probe, at: Mono) {
+    say_at_most(u64::MAX, probe, (at, at));
+}
+
+/// Sends what there is to be sent, so much of it at once, by a call of that span.
+fn say_at_most(bytes_max: u64, probe: &mut Probe, (at, until): (Mono, Mono)) {
     if let Some(output) = exchange(probe).take_output() {
-        probe.departed(at, output.len() as u64);
+        probe.departed(Departure { at, until, bytes: bytes_max.min(output.len() as u64) });
     }
 }
 
@@ -97,6 +104,10 @@ fn run(plan: &Plan, probe: &mut Probe, steps: &[Step]) -> Option<Ending> {
         }
         Break(how, us) => exchange(probe).broken(profile, how, at(us)),
         Deadline => Some(exchange(probe).timed_out(profile)),
+        Unseen(since, until) => {
+            exchange(probe).blind(Some(Blind { since: at(since), until: at(until) }));
+            None
+        }
     })
 }
 
@@ -132,6 +143,7 @@ fn observe(reused: bool, steps: &[Step]) -> Expected {
 fn holds(sample: &Sample) {
     assert!(sample.phases_sum_to_total(), "{sample:?}");
     assert!(sample.phases.as_array().iter().all(|us| *us >= ABSENT), "{sample:?}");
+    assert!(sample.write_is_within_processing(), "{sample:?}");
     assert!((0..=1_000).contains(&sample.total_us), "no longer than the timeout: {sample:?}");
     assert!(sample.agent_us >= 0, "{sample:?}");
 }
@@ -407,6 +419,39 @@ fn every_way_to_break_has_its_class_in_every_stage() {
     }
 }
 
+/// What came while we were not looking may have been merged under a later stamp, and a close has none at all: nobody is
+/// late for that, and what is told is the most that it can have waited for us.
+#[test]
+fn nobody_is_late_because_we_were_blind() {
+    let stood: &[Step] = &[Connect(100), Unseen(150, 1_600)];
+    for (steps, phases, failure) in [
+        // Merged with what came behind, beyond the timeout and within it.
+        (&[Bytes(WHOLE, Some(1_590), 1_600)][..], [100, 900, 0], None),
+        (&[Bytes(WHOLE, Some(700), 1_600)], [100, 600, 0], None),
+        // The end of a body that ends so, and a reset: as early as they can have been.
+        (&[Bytes(UNTIL_CLOSE, Some(200), 1_600), Break(Broken::Closed, 1_600)], [100, 100, 0], None),
+        (&[Break(Broken::Reset, 1_600)], [100, 50, ABSENT], Some(Failure::Reset)),
+    ] {
+        let steps = [stood, steps].concat();
+        let plan = plan();
+        let mut probe = start(&plan, false);
+        let ending = run(&plan, &mut probe, &steps).unwrap();
+        let sample = sample(&plan, probe, ending, 0);
+        holds(&sample);
+        let Phases { connect_us, processing_us, transfer_us, .. } = sample.phases;
+        assert_eq!(
+            ([connect_us, processing_us, transfer_us], sample.failure()),
+            (phases, failure),
+            "{steps:?}"
+        );
+        assert!(sample.flags.has(Flags::TAINTED) && !sample.flags.has(Flags::CENSORED), "{steps:?}");
+        assert!((1_400..=1_450).contains(&sample.agent_us), "{steps:?}: {}", sample.agent_us);
+    }
+    // Who has only begun since has nothing to fear from it.
+    let observed = observe(false, &[Unseen(-900, 0), Connect(100), Bytes(WHOLE, Some(300), 310)]);
+    assert_eq!((observed.phases, observed.failure, observed.agent_us), ([100, 200, 0], None, 10));
+}
+
 /// Whoever has no port left knows nothing of the origin.
 #[test]
 fn a_probe_without_a_local_port_is_a_missed_slot() {
@@ -459,6 +504,38 @@ fn a_handshake_ends_when_the_kernel_says_and_not_when_we_look() {
 }
 
 #[test]
+fn writing_ends_when_the_kernel_has_the_last_byte_and_with_the_first_of_the_answer_at_the_latest() {
+    const ALL: u64 = u64::MAX;
+    let plan = plan();
+    let request_bytes = plan.request.render(0).len() as u64;
+    // Bytes that the call took until 130 µs; bytes that had left by when; when the answer came; how long it took.
+    type Row<'a> = (&'a str, u64, &'a [(u64, i64)], i64, i32);
+    let rows: &[Row<'_>] = &[
+        ("one call", ALL, &[], 300, 30),
+        ("none at once", 0, &[(request_bytes, 250)], 300, 150),
+        ("in three", 10, &[(1, 150), (request_bytes - 11, 270)], 300, 170),
+        ("noticed after the answer", 10, &[(request_bytes - 10, 320)], 300, 200),
+        ("never, for all we know", 10, &[(1, 150)], 300, 200),
+        ("an answer while we were calling", ALL, &[], 120, 20),
+    ];
+    for (name, at_once_bytes, sent, answered_us, write_us) in rows {
+        let mut probe = start(&plan, false);
+        assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(100)), None);
+        say_at_most(*at_once_bytes, &mut probe, (at(100), at(130)));
+        for (bytes, us) in *sent {
+            exchange(&mut probe).sent(*bytes, at(*us));
+        }
+        let ending = run(&plan, &mut probe, &[Bytes(WHOLE, Some(*answered_us), 330)]).unwrap();
+        let sample = sample(&plan, probe, ending, 0);
+        holds(&sample);
+        assert_eq!(sample.write_us, *write_us, "{name}");
+    }
+    let mut probe = start(&plan, false);
+    let ending = run(&plan, &mut probe, &[Break(Broken::Refused, 100)]).unwrap();
+    assert_eq!(sample(&plan, probe, ending, 0).write_us, ABSENT, "nothing was asked");
+}
+
+#[test]
 fn an_unresolved_endpoint_is_down_in_no_time() {
     let plan = plan();
     let mut probe = Probe::start(&plan, EndpointId(7), Wall(5), Micros(3), START);
@@ -473,6 +550,7 @@ fn an_unresolved_endpoint_is_down_in_no_time() {
 enum Event {
     Connect,
     Bytes(&'static str, Option<i64>),
+    Sent(u64),
     Break(Broken),
 }
 
@@ -483,6 +561,7 @@ fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
     let event = prop_oneof![
         2 => Just(Event::Connect),
         8 => bytes.prop_map(|(bytes, stamp)| Event::Bytes(bytes, stamp)),
+        4 => (1_u64..40).prop_map(Event::Sent),
         1 => proptest::sample::select(BROKEN.to_vec()).prop_map(Event::Break),
     ];
     proptest::collection::vec((0_u64..600_000, event), 0..10)
@@ -492,7 +571,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_048, ..ProptestConfig::default() })]
 
     #[test]
-    fn phases_sum_to_the_total_whatever_happens(reused in any::<bool>(), events in events()) {
+    fn phases_sum_to_the_total_whatever_happens(
+        reused in any::<bool>(),
+        at_once_bytes in 0_u64..80,
+        call_ns in 0_u64..100_000,
+        events in events(),
+    ) {
         let plan = plan();
         let mut probe = start(&plan, reused);
         let mut seen = START;
@@ -505,11 +589,17 @@ proptest! {
                 if ending.is_some() {
                     break;
                 }
-                say(&mut probe, seen);
+                let sent = Mono(seen.0 + call_ns);
+                say_at_most(at_once_bytes, &mut probe, (seen, sent));
+                seen = sent;
             }
             let exchange = exchange(&mut probe);
             ending = match event {
                 Event::Connect => None,
+                Event::Sent(bytes) => {
+                    exchange.sent(*bytes, seen);
+                    None
+                }
                 Event::Bytes(bytes, stamp) => {
                     let arrived = stamp.map(|off_ns| Mono(seen.0.saturating_add_signed(off_ns)));
                     exchange.received(&plan.profile, bytes.as_bytes(), arrived, seen)
@@ -671,6 +761,50 @@ fn a_body_that_we_have_no_memory_for_is_a_missed_slot() {
     assert_eq!((sample.ts, sample.endpoint_id), (Wall(5), EndpointId(7)));
 }
 
+/// A body that many large tables look at is looked at in goes, and comes to the same.
+#[test]
+fn slow_patterns_look_in_goes() {
+    let pattern = |n: u8| format!("(?!x)[{}b].{{12}}W{n}", char::from(b'c' + n));
+    let mut lists = Patterns::default();
+    lists.body_match.push("needle".to_owned());
+    lists.body_forbid.extend((0..4).map(pattern));
+    let matcher = Compiler::new(Budgets::default()).compile(&lists).unwrap();
+    assert!(matcher.slowness() > 8, "{}", matcher.slowness());
+    let bytes: Vec<u8> =
+        (0_u32..300_000).map(|n| b'a' + u8::try_from(n.wrapping_mul(n) / 7 % 8).unwrap()).collect();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    let mut content = [head.as_bytes(), &bytes].concat();
+    for (found, wanted) in [(true, None), (false, Some(Failure::BodyMismatch))] {
+        if found {
+            content[200_000..200_006].copy_from_slice(b"needle");
+        } else {
+            content[200_000] = b'N';
+        }
+        let expect = Expect { body: Some(Arc::clone(&matcher)), ..Expect::default() };
+        let plan = plan_of(Profile { timeout: TIMEOUT, expect, ..Profile::default() });
+        let mut probe = start(&plan, false);
+        assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(10)), None);
+        say(&mut probe, at(10));
+        let mut goes = 0;
+        let early = content
+            .chunks(4_096)
+            .find_map(|piece| exchange(&mut probe).received(&plan.profile, piece, Some(at(20)), at(30)));
+        let ending = early.or_else(|| {
+            std::iter::from_fn(|| {
+                goes += 1;
+                assert!(exchange(&mut probe).is_behind(), "it ends");
+                Some(exchange(&mut probe).catch_up(&plan.profile, at(40)))
+            })
+            .flatten()
+            .next()
+        });
+        assert!(goes > 60, "a receive is more than a go: {goes}");
+        let sample = sample(&plan, probe, ending.unwrap(), 0);
+        assert_eq!(sample.failure(), wanted);
+        assert_eq!((sample.total_us, sample.bytes_in), (20, i32::try_from(content.len()).unwrap()));
+    }
+}
+
 /// It grew with what came, without a bound: a bomb is decoded slower than it arrives.
 #[test]
 fn what_waits_to_be_decoded_is_bounded() {
@@ -695,4 +829,105 @@ fn what_waits_to_be_decoded_is_bounded() {
     assert!(matches!(probe.ended(&plan, ending.unwrap(), at(30)), (Next::Missed(MissReason::Overload), _)));
     drop(probe);
     assert_eq!(memory.left_bytes(), 16 * 1024, "and all of it is given back");
+}
+
+/// The same page with every coding it may have, and what that is called.
+fn coded_pages() -> Vec<(&'static str, Vec<u8>)> {
+    let gzip = |content: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    };
+    let deflate = |content: &[u8]| {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    };
+    let page =
+        PAGE_LINES.map(|n| format!("line {n} of a page that is {} times as long as it should be\n", n % 7));
+    let page = page.collect::<String>().into_bytes();
+    // The same page, coded by another implementation.
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/http/coding/page.br");
+    let brotli = std::fs::read(path).unwrap();
+    vec![
+        ("gzip", gzip(&page)),
+        ("deflate", deflate(&page)),
+        ("gzip, gzip", gzip(&gzip(&page))),
+        ("br, gzip", gzip(&brotli)),
+        ("br", brotli),
+        ("identity", page),
+    ]
+}
+
+const PAGE_LINES: std::ops::Range<usize> = 0..2_000;
+
+/// With patterns that were certain, a plain body over its limit was up, and the same one coded `body_too_large`.
+#[test]
+fn a_limit_cuts_every_coding_alike() {
+    use BodyMatch::{Matched, NoVerdict, NotAsked, NotMatched};
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], u64, Option<Failure>, BodyMatch, bool);
+    let page_bytes = coded_pages().last().map_or(0, |(_, page)| page.len() as u64);
+    let rows: [Row<'_>; 8] = [
+        (&["line 3 "], &[], 5_000, None, Matched, true),
+        (&["line 3 "], &["line 1999 "], 5_000, Some(Failure::BodyNoVerdict), NoVerdict, false),
+        (&["line 1999 "], &[], 5_000, Some(Failure::BodyNoVerdict), NoVerdict, false),
+        (&["^Line"], &[], 5_000, Some(Failure::BodyMismatch), NotMatched, true),
+        (&[], &["line 3 "], 5_000, Some(Failure::BodyForbidden), NotMatched, true),
+        (&["line 3 "], &[], page_bytes - 1, None, Matched, true),
+        (&["line 3 "], &[], page_bytes, None, Matched, false),
+        (&[], &[], 5_000, Some(Failure::BodyTooLarge), NotAsked, false),
+    ];
+    let mut seed = 7;
+    for (body_match, body_forbid, body_bytes_max, failure, state, stopped) in rows {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let patterns = Patterns { body_match: texts(body_match), body_forbid: texts(body_forbid) };
+        let matcher = Compiler::new(Budgets::default()).compile(&patterns).unwrap();
+        let body = (state != NotAsked).then_some(matcher);
+        let expect = Expect { decode: true, body_bytes_max, body, ..Expect::default() };
+        let plan = plan_of(Profile { timeout: TIMEOUT, redirects: 0, expect, ..Profile::default() });
+        for (codings, page) in coded_pages() {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {codings}\r\n");
+            let length = page.len();
+            let framed = [
+                [format!("{head}Content-Length: {length}\r\n\r\n").into_bytes(), page.clone()].concat(),
+                [
+                    format!("{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n").into_bytes(),
+                    page.clone(),
+                    b"\r\n0\r\n\r\n".to_vec(),
+                ]
+                .concat(),
+                [format!("{head}\r\n").into_bytes(), page].concat(),
+            ];
+            for response in &framed {
+                let whole = vec![response.as_slice()];
+                for pieces in [whole, random_cuts(response, &mut seed)] {
+                    let mut probe = start(&plan, false);
+                    assert_eq!(exchange(&mut probe).connected(&plan.profile, None, at(10)), None);
+                    say(&mut probe, at(10));
+                    let exchange = exchange(&mut probe);
+                    let ending = pieces.iter().find_map(|piece| {
+                        let ending = exchange.received(&plan.profile, piece, Some(at(20)), at(20));
+                        ending.or_else(|| decoded(exchange, &plan.profile))
+                    });
+                    let closed = || exchange.broken(&plan.profile, Broken::Closed, at(30));
+                    let ending = ending.or_else(closed).unwrap();
+                    let sample = sample(&plan, probe, ending, 0);
+                    let found = (sample.failure(), sample.detail.body, sample.flags.has(Flags::STOPPED));
+                    let limits = format!("{codings} {body_match:?} {body_forbid:?} of {body_bytes_max}");
+                    assert_eq!(found, (failure, state, stopped), "{limits}");
+                }
+            }
+        }
+    }
+}
+
+/// Goes until what came is decoded.
+fn decoded(exchange: &mut Exchange, profile: &Profile) -> Option<Ending> {
+    while exchange.is_behind() {
+        let ending = exchange.catch_up(profile, at(20));
+        if ending.is_some() {
+            return ending;
+        }
+    }
+    None
 }

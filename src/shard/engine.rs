@@ -33,13 +33,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Host;
 
 use super::deadlines::{ClassId, Deadlines};
-use super::origins::{Caps, Origins};
+use super::origins::{Full, Origins, Share};
 use super::random::Random;
 use super::restraint::{Budgets, Restraint};
+use super::sight::Sight;
 use super::slab::{Key, Slab};
 use crate::clock::{Micros, Mono, Reading, Wall};
 use crate::config;
@@ -48,8 +50,8 @@ use crate::endpoint::Connection;
 use crate::http::coding::DecodeMemory;
 use crate::policy::Policy;
 use crate::probe::{
-    Broken, ClosePolicy, Ending, Exchange, HostPort, Next, Parting, Plan, Probe, Profile, Source, Timeouts,
-    Verdict,
+    Broken, ClosePolicy, Departure, Ending, Exchange, HostPort, Next, Parting, Plan, Probe, Profile, Source,
+    Timeouts, Verdict,
 };
 use crate::sample::{EndpointId, Failure, MissReason, Sample};
 use crate::schedule::Schedule;
@@ -79,15 +81,6 @@ pub trait Wire {
     fn close(&mut self, conn: ConnId, abruptly: bool) -> Close;
 }
 
-/// What a call to send came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Departure {
-    /// When it began to leave.
-    pub at: Mono,
-    /// How much has left, bytes.
-    pub bytes: u64,
-}
-
 /// The way to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route<'a> {
@@ -108,9 +101,9 @@ pub enum Close {
     Pending,
 }
 
-/// This process is out of sockets.
+/// There is no socket to be had, and why the slot is missed for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoSocket;
+pub struct NoSocket(pub MissReason);
 
 /// What happened to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,8 +113,13 @@ pub enum Event<'a> {
         /// How long the kernel says that it took, if nothing was lost on the way; its completion may be seen late.
         round_trip: Option<Micros>,
     },
-    /// So many bytes have left, that could not when they were asked to be sent.
-    Sent(u64),
+    /// Bytes have left that could not when they were asked to be sent.
+    Sent {
+        /// How many.
+        bytes: u64,
+        /// When the kernel had taken them for certain: not when, which it does not tell.
+        by: Mono,
+    },
     /// Bytes, with the time at which the kernel had them.
     Received {
         /// The bytes.
@@ -162,7 +160,7 @@ pub struct Limits {
     /// Connections, idle and lingering ones included.
     pub connections_max: u32,
     /// What one origin address is spared.
-    pub origin: Caps,
+    pub origin: Share,
     /// When slots are given up.
     pub budgets: Budgets,
 }
@@ -234,6 +232,7 @@ pub struct Engine {
     restraint: Restraint,
     policy: Arc<Policy>,
     random: Random,
+    sight: Sight,
     counters: Counters,
     anchor: Reading,
     /// Slots at or after this instant are not due any more.
@@ -358,6 +357,7 @@ impl Engine {
             restraint: Restraint::new(limits.budgets),
             policy,
             random,
+            sight: Sight::default(),
             counters: Counters::default(),
             anchor,
             stop_at: Mono::NEVER,
@@ -524,6 +524,16 @@ impl Engine {
         }
     }
 
+    /// What is handed in next was taken from the ring at `now`, after a wait that was meant to last for `wait` at most.
+    pub fn look(&mut self, now: Mono, wait: Duration) {
+        self.sight.look(now, wait);
+    }
+
+    /// Nobody will look for a while, as nothing is in flight.
+    pub fn rest(&mut self) {
+        self.sight.rest();
+    }
+
     /// Takes note of what happened at `seen`; the probe that this ended, if any. What is to be done about it is done
     /// by [`Self::settle`], when it is known how long this took.
     ///
@@ -557,7 +567,7 @@ impl Engine {
                         self.resolver.answered(query, bytes, arrived.unwrap_or(seen).min(seen), seen);
                     }
                     Event::Broken(_) => self.resolver.failed(query, seen),
-                    Event::Sent(_) | Event::Released => return None,
+                    Event::Sent { .. } | Event::Released => return None,
                 }
                 self.dns_stirred = true;
                 None
@@ -592,6 +602,7 @@ impl Engine {
         let watched = &self.watched[flight.endpoint as usize];
         let profile = &watched.plan.profile;
         let exchange = flight.probe.exchange().expect("a probe on a connection has an exchange");
+        exchange.blind(self.sight.blind());
         let ending = match event {
             Event::Connected { round_trip } => {
                 let ending = exchange.connected(profile, round_trip, seen);
@@ -602,8 +613,8 @@ impl Engine {
                 }
                 ending
             }
-            Event::Sent(bytes) => {
-                exchange.sent(bytes);
+            Event::Sent { bytes, by } => {
+                exchange.sent(bytes, by);
                 return None;
             }
             Event::Received { bytes, arrived } => {
@@ -770,7 +781,7 @@ impl Engine {
         watched.in_flight += 1;
         watched.drags = slot.drags;
         self.totals.arm(key.index, self.profiles[watched.profile as usize].total, now);
-        self.go(key, Some(&slot), now, wire, record);
+        self.go(key, now, wire, record);
     }
 
     /// 1 for an endpoint whose slots are counted, 0 for the canary.
@@ -785,22 +796,13 @@ impl Engine {
     }
 
     /// The next exchange of a probe: on a kept connection, or by its address, or by its name.
-    ///
-    /// `slot` is there as long as the probe may still be missed instead: nothing has been sent for it.
-    fn go(
-        &mut self,
-        key: ProbeId,
-        slot: Option<&Slot>,
-        now: Mono,
-        wire: &mut impl Wire,
-        record: &mut impl FnMut(Sample),
-    ) {
+    fn go(&mut self, key: ProbeId, now: Mono, wire: &mut impl Wire, record: &mut impl FnMut(Sample)) {
         let flight = self.probes.at(key).expect("a probe that goes on lives");
         let watched = &mut self.watched[flight.endpoint as usize];
         if flight.probe.is_first()
-            && let Some(conn) = watched.idle.take()
+            && let Some(conn) = watched.idle
         {
-            self.reuse(key, conn, now, wire);
+            self.reuse(key, conn, now, wire, record);
             return;
         }
         let profile = &watched.plan.profile;
@@ -824,7 +826,7 @@ impl Engine {
         };
         let looked_up = match (target, name) {
             (Some(ip), _) => {
-                self.connect(key, SocketAddr::new(ip, port), slot, now, wire, record);
+                self.connect(key, SocketAddr::new(ip, port), now, wire, record);
                 return;
             }
             (None, None) => Lookup::Failed(Failure::DnsNotFound),
@@ -842,7 +844,7 @@ impl Engine {
             Lookup::Pending => {}
             Lookup::Known(known) => {
                 self.probes.at(key).expect("as above").probe.resolved(now, now, known.stale, false);
-                self.connect_to(key, &known, slot, now, wire, record);
+                self.connect_to(key, &known, now, wire, record);
             }
             Lookup::Failed(failure) => {
                 let flight = self.probes.at(key).expect("as above");
@@ -857,7 +859,6 @@ impl Engine {
         &mut self,
         key: ProbeId,
         known: &Known,
-        slot: Option<&Slot>,
         now: Mono,
         wire: &mut impl Wire,
         record: &mut impl FnMut(Sample),
@@ -884,20 +885,37 @@ impl Engine {
                 };
                 watched.in_flight += 1;
                 self.totals.arm(twin.index, self.profiles[watched.profile as usize].total, now);
-                self.connect(twin, SocketAddr::new(*ip, port), slot, now, wire, record);
+                self.connect(twin, SocketAddr::new(*ip, port), now, wire, record);
             }
         }
-        self.connect(key, SocketAddr::new(*first, port), slot, now, wire, record);
+        self.connect(key, SocketAddr::new(*first, port), now, wire, record);
     }
 
-    /// Puts a probe on a connection kept from before.
-    fn reuse(&mut self, key: ProbeId, conn: ConnId, now: Mono, wire: &mut impl Wire) {
+    /// Puts a probe on a connection kept from before, if politeness lets it.
+    fn reuse(
+        &mut self,
+        key: ProbeId,
+        conn: ConnId,
+        now: Mono,
+        wire: &mut impl Wire,
+        record: &mut impl FnMut(Sample),
+    ) {
+        let Some(Conn::Idle { address, .. }) = self.conns.at(conn) else {
+            unreachable!("only idle connections are kept, and they live")
+        };
+        let address = *address;
+        if self.admit(key, address.ip(), now).is_err() {
+            self.miss_instead(key, MissReason::OriginLimit, record);
+            return;
+        }
         let flight = self.probes.at(key).expect("the caller has it");
-        let plan = &self.watched[flight.endpoint as usize].plan;
-        let occupied =
-            std::mem::replace(self.conns.at(conn).expect("an idle connection lives"), Conn::Probing(key));
-        let Conn::Idle { session, address, .. } = occupied else {
-            unreachable!("only idle connections are kept")
+        let watched = &mut self.watched[flight.endpoint as usize];
+        watched.idle = None;
+        let plan = &watched.plan;
+        let idle = self.conns.at(conn).expect("as above");
+        let session = match std::mem::replace(idle, Conn::Probing(key)) {
+            Conn::Idle { session, .. } => session,
+            _ => None,
         };
         let request = plan.request.render(self.random.draw());
         let exchange = Exchange::reused(
@@ -914,12 +932,23 @@ impl Engine {
         self.arm_stage(key, now);
     }
 
-    /// Opens a connection for a probe, if policy and politeness let it.
+    /// Counts a probe for the address that it is on its way to, once, if its endpoint is polite.
+    fn admit(&mut self, key: ProbeId, ip: IpAddr, now: Mono) -> Result<(), Full> {
+        let flight = self.probes.at(key).expect("the caller has it");
+        let polite = self.watched[flight.endpoint as usize].plan.profile.polite;
+        if polite && flight.counted.is_none() && Origins::counts(ip) {
+            self.origins.start(ip, now)?;
+            flight.counted = Some(ip);
+        }
+        Ok(())
+    }
+
+    /// Opens a connection for a probe, if policy and politeness let it. If not politeness, or if there is no room, the
+    /// slot is missed, unless the probe has been somewhere before.
     fn connect(
         &mut self,
         key: ProbeId,
         address: SocketAddr,
-        slot: Option<&Slot>,
         now: Mono,
         wire: &mut impl Wire,
         record: &mut impl FnMut(Sample),
@@ -931,19 +960,15 @@ impl Engine {
             self.fail(key, Failure::PolicyBlocked, now, wire, record);
             return;
         }
+        let may_be_missed = flight.probe.is_first();
+        if self.admit(key, address.ip(), now).is_err() && may_be_missed {
+            self.miss_instead(key, MissReason::OriginLimit, record);
+            return;
+        }
+        let flight = self.probes.at(key).expect("as above");
+        let watched = &self.watched[flight.endpoint as usize];
         let shared = &self.profiles[watched.profile as usize];
         let profile = &watched.plan.profile;
-        if profile.polite && flight.counted.is_none() && Origins::counts(address.ip()) {
-            match self.origins.start(address.ip(), now) {
-                Ok(()) => flight.counted = Some(address.ip()),
-                Err(_full) if slot.is_some() => {
-                    self.miss_instead(key, MissReason::OriginLimit, record);
-                    return;
-                }
-                // It has been under way already: let it end.
-                Err(_full) => {}
-            }
-        }
         let (origin, request) = match flight.probe.hop() {
             None => (&*watched.plan.origin, watched.plan.request.render(self.random.draw())),
             Some(hop) => (&hop.origin, Arc::clone(&hop.request)),
@@ -960,22 +985,22 @@ impl Engine {
         let route = Route { address, transport: Transport::Tcp, source: profile.source.as_ref() };
         let opened = match self.conns.insert(Conn::Probing(key)) {
             Ok(conn) => match wire.open(conn, route) {
-                Ok(()) => Some(conn),
-                Err(NoSocket) => {
+                Ok(()) => Ok(conn),
+                Err(NoSocket(reason)) => {
                     self.conns.remove(conn);
-                    None
+                    Err(reason)
                 }
             },
-            Err(_full) => None,
+            Err(_full) => Err(MissReason::InflightLimit),
         };
         match opened {
-            Some(conn) => {
+            Ok(conn) => {
                 self.counters.opened += u64::from(!is_canary);
                 flight.conn = Some(conn);
                 flight.probe.begin(address, exchange);
                 self.arm_stage(key, now);
             }
-            None => self.miss_instead(key, MissReason::InflightLimit, record),
+            Err(reason) => self.miss_instead(key, reason, record),
         }
     }
 
@@ -997,8 +1022,7 @@ impl Engine {
     fn say(&mut self, key: ProbeId, conn: ConnId, wire: &mut impl Wire) {
         let flight = self.probes.at(key).expect("the caller has it");
         let Some(output) = flight.probe.exchange().and_then(Exchange::take_output) else { return };
-        let Departure { at, bytes } = wire.send(conn, &output);
-        flight.probe.departed(at, bytes);
+        flight.probe.departed(wire.send(conn, &output));
     }
 
     /// What a probe left to be done.
@@ -1011,7 +1035,7 @@ impl Engine {
                 if let Some(name) = flight.borrowed.take() {
                     self.resolver.release(name);
                 }
-                self.go(key, None, now, wire, record);
+                self.go(key, now, wire, record);
             }
             // It waits for its name.
             _ => {}
@@ -1072,7 +1096,7 @@ impl Engine {
         match result {
             Ok(known) => {
                 flight.probe.resolved(arrived, now, known.stale, true);
-                self.connect_to(key, known, None, now, wire, record);
+                self.connect_to(key, known, now, wire, record);
             }
             Err(failure) => {
                 let ending = flight.probe.unresolved(*failure, arrived);
@@ -1279,7 +1303,7 @@ mod tests {
         }
 
         fn send(&mut self, _: ConnId, _: &Arc<[u8]>) -> Departure {
-            Departure { at: Mono(0), bytes: 0 }
+            Departure { at: Mono(0), until: Mono(0), bytes: 0 }
         }
 
         fn has_news(&mut self, _: ConnId) -> bool {
@@ -1311,7 +1335,7 @@ mod tests {
         let limits = Limits {
             inflight_max: 10,
             connections_max: 10,
-            origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+            origin: Share::NONE,
             budgets: Budgets::default(),
         };
         let surroundings = OfProcess::of_machine().for_shard(anchor, 0);

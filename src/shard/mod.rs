@@ -19,6 +19,7 @@ pub mod random;
 pub mod restraint;
 #[expect(unsafe_code, reason = "the kernel's ring is shared memory; the argument is in its first comment")]
 pub mod ring;
+pub mod sight;
 pub mod slab;
 
 use std::io;
@@ -166,6 +167,7 @@ impl Outlet {
             }
         }
         debug_assert!(sample.phases_sum_to_total(), "phases sum to the total: {sample:?}");
+        debug_assert!(sample.write_is_within_processing(), "a part is longer than the whole: {sample:?}");
         if self.samples.push(sample).is_err() {
             self.dropped += 1;
         }
@@ -222,6 +224,7 @@ where
                     woken.map_err(|error| io::Error::other(error.to_string()))?;
                 }
                 ring.sockets().watch_wakeup(false);
+                engine.rest();
                 turn(&mut engine, &mut ring, &mut outlet, None)?;
             }
             wait => {
@@ -279,7 +282,11 @@ fn account(
 /// time at which the next is seen, so that waiting behind others in a batch counts as the agent's delay.
 fn turn(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, wait: Option<Duration>) -> io::Result<()> {
     let mut seen = Mono(0);
+    let wait_max = wait.unwrap_or_default();
     ring.turn(wait, |sockets, conn, event, reading| {
+        if seen == Mono(0) {
+            engine.look(reading.mono, wait_max);
+        }
         seen = seen.max(reading.mono);
         let costs = matches!(event, Event::Received { .. });
         let finished = engine.handle(conn, event, seen, sockets);
@@ -289,7 +296,11 @@ fn turn(engine: &mut Engine, ring: &mut Ring, outlet: &mut Outlet, wait: Option<
         if engine.has_loose_ends() {
             engine.settle(seen, sockets, &mut |sample| outlet.put(sample));
         }
-    })
+    })?;
+    if seen == Mono(0) {
+        engine.look(Mono::now(), wait_max);
+    }
+    Ok(())
 }
 
 /// How long nothing needs to be done, by the engine's own schedule.

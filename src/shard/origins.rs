@@ -1,20 +1,22 @@
 //! Politeness: how many probes one origin address may have in flight, and how many may start there per second.
 //!
 //! Endpoints are dealt to shards by their id, not by where they lead: ten thousand of them behind one address are
-//! spread over all shards, and each shard holds its share of the cap.
+//! spread over all shards, and each shard holds its [`Share`] of the node's [`Caps`]. Shares add up to the caps, but
+//! that no shard's is nothing: of a rate below one per shard and second each has one start in a longer span, and of
+//! fewer probes in flight than shards each has one, which is more than was said.
 //!
 //! This machine's own loopback is not counted: whoever probes it knows what it bears. Out of scope: what becomes of a
 //! slot that is refused here (`engine`: it is missed, with the reason `origin_limit`).
 //!
-//! Invariant: memory is bounded by the addresses with a probe in flight, or started in the last second.
+//! Invariant: memory is bounded by the addresses with a probe in flight, and the probes started within the last span.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use crate::clock::{Micros, Mono};
 use crate::config;
 
-/// What one address is spared.
+/// What one address is spared by the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Probes in flight.
@@ -36,42 +38,66 @@ impl Caps {
     /// No cap, in either.
     pub const NONE: u32 = u32::MAX;
 
-    /// A shard's share of what a node of so many may do; at least one.
+    /// What shard number `shard` of so many may do of it.
     #[must_use]
-    pub fn share(self, shards: usize) -> Self {
+    pub fn share(self, shard: usize, shards: usize) -> Share {
         let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
-        let share = |whole: u32| if whole == Self::NONE { whole } else { (whole / shards).max(1) };
-        Self { inflight_max: share(self.inflight_max), probes_per_s_max: share(self.probes_per_s_max) }
+        let has_more = |rest: u32| u32::try_from(shard).is_ok_and(|shard| shard < rest);
+        let part = |whole: u32| match whole {
+            Self::NONE => Self::NONE,
+            whole => (whole / shards + u32::from(has_more(whole % shards))).max(1),
+        };
+        let rate = self.probes_per_s_max.max(1);
+        let stretch = if rate < shards { (shards, rate) } else { (1, 1) };
+        Share {
+            inflight_max: part(self.inflight_max),
+            starts_max: part(self.probes_per_s_max),
+            span: Micros((config::ORIGIN_SPAN.0 * u64::from(stretch.0)).div_ceil(u64::from(stretch.1))),
+        }
     }
+}
+
+/// What one address is spared by a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Probes in flight.
+    pub inflight_max: u32,
+    /// Probes started
+    pub starts_max: u32,
+    /// in any span of this length.
+    pub span: Micros,
+}
+
+impl Share {
+    /// No cap, in either.
+    pub const NONE: Self =
+        Self { inflight_max: Caps::NONE, starts_max: Caps::NONE, span: config::ORIGIN_SPAN };
 }
 
 /// How busy each address is.
 #[derive(Debug)]
 pub struct Origins {
-    caps: Caps,
+    share: Share,
     loads: HashMap<IpAddr, Load>,
     swept_at: Mono,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct Load {
     inflight: u32,
-    /// Start of the second that is being counted.
-    second: Mono,
-    started: u32,
+    /// When probes have started, within the last span.
+    starts: VecDeque<Mono>,
 }
 
 /// Nothing more may start here now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-const SECOND: Micros = Micros::from_millis(1_000);
-
 impl Origins {
     /// Nobody is busy.
     #[must_use]
-    pub fn new(caps: Caps) -> Self {
-        Self { caps, loads: HashMap::new(), swept_at: Mono(0) }
+    pub fn new(share: Share) -> Self {
+        Self { share, loads: HashMap::new(), swept_at: Mono(0) }
     }
 
     /// Whether an address is counted at all.
@@ -83,18 +109,21 @@ impl Origins {
     /// A probe of `ip` wants to start at `now`.
     ///
     /// # Errors
-    /// If as many are in flight, or have started in this second, as may.
+    /// If as many are in flight, or have started within the last span, as may.
     pub fn start(&mut self, ip: IpAddr, now: Mono) -> Result<(), Full> {
         self.sweep(now);
-        let load = self.loads.entry(ip).or_insert(Load { inflight: 0, second: now, started: 0 });
-        if now >= load.second + SECOND {
-            (load.second, load.started) = (now, 0);
+        let Share { inflight_max, starts_max, span } = self.share;
+        let load = self.loads.entry(ip).or_default();
+        while load.starts.front().is_some_and(|start| now >= *start + span) {
+            load.starts.pop_front();
         }
-        if load.inflight >= self.caps.inflight_max || load.started >= self.caps.probes_per_s_max {
+        if load.inflight >= inflight_max || load.starts.len() >= starts_max as usize {
             return Err(Full);
         }
         load.inflight += 1;
-        load.started += 1;
+        if starts_max != Caps::NONE {
+            load.starts.push_back(now);
+        }
         Ok(())
     }
 
@@ -105,13 +134,15 @@ impl Origins {
         load.inflight -= 1;
     }
 
-    /// Forgets who is idle, once a second: the cost is spread over the starts of that second.
+    /// Forgets who is idle, once a span: the cost is spread over the starts of that span.
     fn sweep(&mut self, now: Mono) {
-        if now < self.swept_at + SECOND {
+        let span = self.share.span;
+        if now < self.swept_at + span {
             return;
         }
         self.swept_at = now;
-        self.loads.retain(|_, load| load.inflight > 0 || now < load.second + SECOND);
+        let is_recent = |start: &Mono| now < *start + span;
+        self.loads.retain(|_, load| load.inflight > 0 || load.starts.back().is_some_and(is_recent));
     }
 }
 
@@ -121,9 +152,10 @@ mod tests {
 
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    const SPAN: Micros = Micros::from_millis(1_000);
 
-    fn origins(inflight_max: u32, probes_per_s_max: u32) -> Origins {
-        Origins::new(Caps { inflight_max, probes_per_s_max })
+    fn origins(inflight_max: u32, starts_max: u32) -> Origins {
+        Origins::new(Share { inflight_max, starts_max, span: SPAN })
     }
 
     fn at(ms: u64) -> Mono {
@@ -139,23 +171,37 @@ mod tests {
     }
 
     #[test]
-    fn a_node_deals_its_caps_out_and_without_one_there_is_none() {
-        let shares = |whole: u32| {
-            let caps = Caps { inflight_max: whole, probes_per_s_max: whole };
-            [1, 2, 3].map(|shards| caps.share(shards).probes_per_s_max)
-        };
-        assert_eq!(shares(256), [256, 128, 85]);
-        assert_eq!(shares(1), [1, 1, 1], "none has nothing to do");
-        assert_eq!(shares(Caps::NONE), [Caps::NONE; 3]);
+    fn shares_add_up_to_what_the_node_may_and_without_a_cap_there_is_none() {
+        for (inflight_max, probes_per_s_max) in [(1, 1), (1, 3), (3, 2), (7, 5), (256, 1_000), (4_097, 1)] {
+            for shards in 1_u32..=9 {
+                let caps = Caps { inflight_max, probes_per_s_max };
+                let shares: Vec<Share> =
+                    (0..shards as usize).map(|shard| caps.share(shard, shards as usize)).collect();
+                assert!(
+                    shares.iter().all(|share| share.inflight_max > 0 && share.starts_max > 0),
+                    "{shares:?}"
+                );
+                let inflight: u32 = shares.iter().map(|share| share.inflight_max).sum();
+                assert_eq!(inflight, inflight_max.max(shards), "no shard may have none: {caps:?} {shares:?}");
+                let spans = |share: &Share| share.span.0 as f64 / config::ORIGIN_SPAN.0 as f64;
+                let rate: f64 = shares.iter().map(|share| f64::from(share.starts_max) / spans(share)).sum();
+                assert!((rate - f64::from(probes_per_s_max)).abs() < 1e-4, "{rate}: {caps:?} {shares:?}");
+                let starts: u32 = shares.iter().map(|share| share.starts_max).sum();
+                assert!(shares.iter().all(|share| share.span == shares[0].span), "{shares:?}");
+                assert_eq!(starts, probes_per_s_max.max(shards), "within one span: {caps:?} {shares:?}");
+            }
+        }
+        let none = Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE };
+        assert_eq!(none.share(2, 3), Share::NONE);
     }
 
     #[test]
-    fn starts_are_capped_per_second() {
+    fn starts_are_capped_in_any_span() {
         let mut origins = origins(100, 2);
-        let mut start = |ms| origins.start(A, at(ms));
+        let mut start = |ms| origins.start(A, at(ms)).is_ok();
         assert_eq!(
-            [0, 500, 999, 1_000, 1_001, 1_999].map(&mut start).map(|result| result.is_ok()),
-            [true, true, false, true, true, false]
+            [0, 600, 999, 1_000, 1_599, 1_600, 1_999, 2_000].map(&mut start),
+            [true, true, false, true, false, true, false, true]
         );
     }
 

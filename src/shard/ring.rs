@@ -61,11 +61,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with, sockopt};
 
-use super::engine::{Close, ConnId, Departure, Event, NoSocket, Route, Wire};
+use super::engine::{Close, ConnId, Event, NoSocket, Route, Wire};
 use crate::clock::{Micros, Mono, Reading};
 use crate::config;
 use crate::dns::Transport;
-use crate::probe::{Broken, Source};
+use crate::probe::{Broken, Departure, Source};
+use crate::sample::MissReason;
 
 /// One shard's ring. Belongs to the thread that made it: the kernel refuses any other.
 pub struct Ring {
@@ -371,7 +372,7 @@ impl Sockets {
                 if let Some((bytes, from)) = rest.or_else(|| Some((socket.unsent.take()?, 0))) {
                     self.push_send(conn, bytes, from);
                 }
-                Some(Event::Sent(sent.into()))
+                Some(Event::Sent { bytes: sent.into(), by: reading.mono })
             }
             (Op::Receive, 0..) => match message {
                 Some(Message { payload: bytes @ [_, ..], stamp_ns }) => {
@@ -485,7 +486,7 @@ impl Sockets {
         self.push(&[close]);
     }
 
-    fn new_socket(&self, route: &Route<'_>) -> Result<OwnedFd, Errno> {
+    fn new_socket(&self, route: &Route<'_>) -> Result<OwnedFd, NoSocket> {
         let (address, source) = (route.address, route.source);
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let kind = match route.transport {
@@ -493,21 +494,23 @@ impl Sockets {
             Transport::Udp => SocketType::DGRAM,
         };
         // Not O_NONBLOCK: the ring would take that as "do not wait" and answer EAGAIN.
-        let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)
+            .map_err(|_errno| NoSocket(MissReason::InflightLimit))?;
         if self.stamps {
             ask_for_receive_timestamps(&fd);
         }
-        match source {
-            None => {}
+        let bound = match source {
+            None => Ok(()),
             // The port is chosen by CONNECT, which knows the other end: one port serves many of those.
             Some(Source::Address(ip)) => {
-                set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_u32.to_le_bytes())?;
-                rustix::net::bind(&fd, &SocketAddr::new(*ip, 0))?;
+                set_option(&fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_u32.to_le_bytes())
+                    .and_then(|()| rustix::net::bind(&fd, &SocketAddr::new(*ip, 0)))
             }
             Some(Source::Interface(name)) => {
-                set_option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())?;
+                set_option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())
             }
-        }
+        };
+        bound.map_err(|_errno| NoSocket(MissReason::NoSource))?;
         if let (Some(ports), Transport::Tcp) = (&self.ports, route.transport) {
             let range = u32::from(*ports.end()) << 16 | u32::from(*ports.start());
             // Linux 6.3 and later know it; before, ports are anybody's, and only looked for a little longer.
@@ -519,7 +522,7 @@ impl Sockets {
 
 impl Wire for Sockets {
     fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket> {
-        let fd = self.new_socket(&route).map_err(|_errno| NoSocket)?;
+        let fd = self.new_socket(&route)?;
         let raw = Fd(fd.as_raw_fd());
         let index = conn.index as usize;
         if index >= self.sockets.len() {
@@ -558,19 +561,21 @@ impl Wire for Sockets {
                 Err(Errno::AGAIN | Errno::INTR) => 0,
                 Err(errno) => {
                     self.send_failed(conn, errno);
-                    return Departure { at, bytes: 0 };
+                    return Departure { at, until: at, bytes: 0 };
                 }
             };
+            let until = Mono::now();
             if sent < bytes.len() {
                 self.push_send(conn, Arc::clone(bytes), sent);
             }
-            return Departure { at, bytes: sent as u64 };
+            return Departure { at, until, bytes: sent as u64 };
         }
         // It would overtake what the ring is sending.
         let unsent = socket.unsent.take();
         socket.unsent =
             Some(unsent.map_or_else(|| Arc::clone(bytes), |before| [&*before, bytes].concat().into()));
-        Departure { at: Mono::now(), bytes: 0 }
+        let now = Mono::now();
+        Departure { at: now, until: now, bytes: 0 }
     }
 
     /// Asks the socket itself: completions were handed out at the end of the last turn, and what has come since only

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! header   "PGCOPY\n\xff\r\n\0"  flags: u32 = 0  extension length: u32 = 0            19 bytes
-//! row      fields: i16 = 25      25 x (length: i32, value)                           196 bytes each (steps: 26, 202)
+//! row      fields: i16 = 26      26 x (length: i32, value)                           204 bytes each (steps: 27, 210)
 //! trailer  -1: i16                                                                     2 bytes
 //! ```
 //!
@@ -22,7 +22,7 @@ use crate::config::COPY_CHUNK_BYTES;
 use crate::sample::Sample;
 
 /// The columns of `metrics`: the widest first, so that no row is padded.
-pub const COLUMNS: [&str; 25] = [
+pub const COLUMNS: [&str; 26] = [
     "ts",
     "address_hi",
     "address_lo",
@@ -34,6 +34,7 @@ pub const COLUMNS: [&str; 25] = [
     "processing_us",
     "transfer_us",
     "total_us",
+    "write_us",
     "agent_us",
     "bytes_in",
     "bytes_out",
@@ -53,11 +54,11 @@ pub const COLUMNS: [&str; 25] = [
 /// The column that `steps` has on top, at the end.
 pub const STEP_COLUMN: &str = "step";
 
-/// Their widths in bytes: `timestamptz`, 2 x `bigint`, 13 x `integer`, 9 x `smallint`.
-const WIDTHS: [u8; 25] = [8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2];
+/// Their widths in bytes: `timestamptz`, 2 x `bigint`, 14 x `integer`, 9 x `smallint`.
+const WIDTHS: [u8; 26] = [8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2];
 
 /// Bytes of one row of `metrics` on the wire.
-pub const ROW_BYTES: usize = 2 + 25 * 4 + 94;
+pub const ROW_BYTES: usize = 2 + 26 * 4 + 98;
 
 /// Bytes of one row of `steps`.
 pub const STEP_ROW_BYTES: usize = ROW_BYTES + 4 + 2;
@@ -73,7 +74,7 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 /// A row whose values are all zero: the bytes that are the same in every row.
 const TEMPLATE: [u8; ROW_BYTES] = {
     let mut row = [0; ROW_BYTES];
-    row[1] = 25;
+    row[1] = 26;
     let mut at = 2;
     let mut field = 0;
     while field < WIDTHS.len() {
@@ -133,7 +134,7 @@ pub(super) fn address_halves(address: [u8; 16]) -> (i64, i64) {
 #[expect(clippy::big_endian_bytes, reason = "PostgreSQL's wire format is big-endian")]
 fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
     let mut row = TEMPLATE;
-    // The offsets are constants once this is inlined: 25 stores and no branch.
+    // The offsets are constants once this is inlined: 26 stores and no branch.
     let mut at = 2;
     let mut put = |value: &[u8]| {
         row[at + 4..at + 4 + value.len()].copy_from_slice(value);
@@ -152,6 +153,7 @@ fn encode(sample: &Sample) -> [u8; ROW_BYTES] {
     put(&phases.processing_us.to_be_bytes());
     put(&phases.transfer_us.to_be_bytes());
     put(&sample.total_us.to_be_bytes());
+    put(&sample.write_us.to_be_bytes());
     put(&sample.agent_us.to_be_bytes());
     put(&sample.bytes_in.to_be_bytes());
     put(&sample.bytes_out.to_be_bytes());
@@ -193,6 +195,7 @@ mod tests {
         lag_us: 0x2122_2324,
         phases: Phases { resolve_us: -1, connect_us: 1, tls_us: 2, processing_us: 3, transfer_us: 4 },
         total_us: 10,
+        write_us: 2,
         agent_us: i32::MIN,
         bytes_in: i32::MAX,
         bytes_out: 5,
@@ -254,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_row_follows_the_documented_format() {
-        let expected: [i64; 26] = [
+        let expected: [i64; 27] = [
             0x0102_0304_0506_0708,
             0x2001_0db8_0000_0000,
             -0x00ff_ffff_ffff_ffff,
@@ -266,6 +269,7 @@ mod tests {
             3,
             4,
             10,
+            2,
             i32::MIN.into(),
             i32::MAX.into(),
             5,
@@ -282,11 +286,11 @@ mod tests {
             9,
             200,
         ];
-        assert_eq!(decode(&stream(&[SAMPLE])), [&expected[..25]]);
+        assert_eq!(decode(&stream(&[SAMPLE])), [&expected[..26]]);
         let steps: Vec<u8> = step_chunks(&[SAMPLE]).flatten().collect();
         assert_eq!(decode(&steps), [expected]);
         assert_eq!(address_halves(SAMPLE.detail.address), (expected[1], expected[2]));
-        assert_eq!((ROW_BYTES, STEP_ROW_BYTES), (196, 202));
+        assert_eq!((ROW_BYTES, STEP_ROW_BYTES), (204, 210));
         assert_eq!(COLUMNS.len(), WIDTHS.len());
     }
 

@@ -481,12 +481,13 @@ async fn write_state(client: &Client, statement: &Statement, latest: &[Sample]) 
         |phase: usize| -> Vec<i32> { latest.iter().map(|row| row.phases.as_array()[phase]).collect() };
     let phases = [phase(0), phase(1), phase(2), phase(3), phase(4)];
     let total_us: Vec<i32> = latest.iter().map(|row| row.total_us).collect();
+    let write_us: Vec<i32> = latest.iter().map(|row| row.write_us).collect();
     client
         .execute(
             statement,
             &[
                 &ids, &ts, &not_after, &addresses, &phases[0], &phases[1], &phases[2], &phases[3],
-                &phases[4], &total_us, &codes[0], &codes[1], &codes[2], &codes[3],
+                &phases[4], &total_us, &codes[0], &codes[1], &codes[2], &codes[3], &write_us,
             ],
         )
         .await?;
@@ -572,21 +573,22 @@ const ADVANCE: &str =
 
 const STATE: &str =
     "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, tls_not_after, address, resolve_us,
-        connect_us, tls_us, processing_us, transfer_us, total_us, outcome, failure, status, tls_cipher)
+        connect_us, tls_us, processing_us, transfer_us, total_us, outcome, failure, status, tls_cipher, write_us)
     SELECT endpoint_id, ts, ts, tls_not_after, address::inet, resolve_us, connect_us, tls_us, processing_us,
-        transfer_us, total_us, outcome, failure, status, tls_cipher
+        transfer_us, total_us, outcome, failure, status, tls_cipher, write_us
     FROM UNNEST($1::integer[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::integer[], $6::integer[],
         $7::integer[], $8::integer[], $9::integer[], $10::integer[], $11::smallint[], $12::smallint[],
-        $13::smallint[], $14::smallint[])
+        $13::smallint[], $14::smallint[], $15::integer[])
         AS latest (endpoint_id, ts, tls_not_after, address, resolve_us, connect_us, tls_us, processing_us,
-        transfer_us, total_us, outcome, failure, status, tls_cipher)
+        transfer_us, total_us, outcome, failure, status, tls_cipher, write_us)
     ON CONFLICT (endpoint_id) DO UPDATE
     SET ts = excluded.ts,
         since = CASE WHEN state.outcome = excluded.outcome THEN state.since ELSE excluded.ts END,
         tls_not_after = excluded.tls_not_after, address = excluded.address, resolve_us = excluded.resolve_us,
         connect_us = excluded.connect_us, tls_us = excluded.tls_us, processing_us = excluded.processing_us,
         transfer_us = excluded.transfer_us, total_us = excluded.total_us, outcome = excluded.outcome,
-        failure = excluded.failure, status = excluded.status, tls_cipher = excluded.tls_cipher
+        failure = excluded.failure, status = excluded.status, tls_cipher = excluded.tls_cipher,
+        write_us = excluded.write_us
     WHERE state.ts < excluded.ts";
 
 const GAP: &str = "INSERT INTO ingest_gaps (writer_id, from_ts, to_ts, rows, steps, reason)

@@ -291,15 +291,16 @@ fn deliver(
         insert_samples(&transaction, "steps", &step_columns, delivery.steps())?;
         let mut state = transaction.prepare_cached(
             "INSERT INTO endpoint_state AS state (endpoint_id, ts, since, tls_not_after, address, resolve_us,
-                 connect_us, tls_us, processing_us, transfer_us, total_us, outcome, failure, status, tls_cipher)
-             VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 connect_us, tls_us, processing_us, transfer_us, total_us, outcome, failure, status, tls_cipher,
+                 write_us)
+             VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
              ON CONFLICT (endpoint_id) DO UPDATE
              SET since = iif(state.outcome = excluded.outcome, state.since, excluded.ts), ts = excluded.ts,
                  tls_not_after = excluded.tls_not_after, address = excluded.address,
                  resolve_us = excluded.resolve_us, connect_us = excluded.connect_us, tls_us = excluded.tls_us,
                  processing_us = excluded.processing_us, transfer_us = excluded.transfer_us,
                  total_us = excluded.total_us, outcome = excluded.outcome, failure = excluded.failure,
-                 status = excluded.status, tls_cipher = excluded.tls_cipher
+                 status = excluded.status, tls_cipher = excluded.tls_cipher, write_us = excluded.write_us
              WHERE state.ts < excluded.ts",
         )?;
         for row in &delivery.latest {
@@ -318,7 +319,8 @@ fn deliver(
                 row.outcome as i16,
                 row.reason,
                 row.status,
-                row.detail.tls_cipher.cast_signed()
+                row.detail.tls_cipher.cast_signed(),
+                row.write_us
             ])?;
         }
         let mut gaps = transaction.prepare_cached(
@@ -396,6 +398,7 @@ fn insert_samples(
             processing_us.into(),
             transfer_us.into(),
             row.total_us.into(),
+            row.write_us.into(),
             row.agent_us.into(),
             row.bytes_in.into(),
             row.bytes_out.into(),

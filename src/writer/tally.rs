@@ -178,7 +178,7 @@ impl Tally {
         self.steps
     }
 
-    /// Probes in which the prober's own delay was large ([`Flags::TAINTED`]).
+    /// Probes in which the prober was late or slow, or kept from looking ([`Flags::TAINTED`]).
     #[must_use]
     pub const fn tainted(&self) -> u64 {
         self.tainted

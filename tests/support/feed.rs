@@ -81,6 +81,7 @@ pub(crate) fn probed(ts_us: i64, endpoint: i32, status: i16) -> Sample {
     Sample {
         phases: Phases { connect_us: 100, processing_us: 2_000, transfer_us: 30, ..Phases::NONE },
         total_us: 2_130,
+        write_us: 20,
         status,
         outcome: if up { Outcome::Up } else { Outcome::Down },
         reason: if up { 0 } else { Failure::StatusUnexpected.code() },

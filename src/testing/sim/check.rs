@@ -140,6 +140,7 @@ impl Checker {
             return Ok(());
         }
         hold!(sample.phases.sum_us() == sample.total_us, "phases do not sum to the total: {sample:?}");
+        hold!(sample.write_is_within_processing(), "written for longer than processed: {sample:?}");
         let within = i64::from(sample.total_us) <= watched.timeout.0.cast_signed();
         hold!(within, "longer than the timeout of {}: {sample:?}", watched.timeout);
         let latest = decided + watched.timeout.as_nanos() + 2 * self.stall_max_ns;

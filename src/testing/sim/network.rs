@@ -17,9 +17,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::clock::{Micros, Mono};
-use crate::probe::Broken;
-use crate::sample::Failure;
-use crate::shard::engine::{Close, ConnId, Departure, NoSocket, Route, Wire};
+use crate::probe::{Broken, Departure};
+use crate::sample::{Failure, MissReason};
+use crate::shard::engine::{Close, ConnId, NoSocket, Route, Wire};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -518,9 +518,11 @@ impl Network {
 impl Wire for Network {
     fn open(&mut self, conn: ConnId, route: Route<'_>) -> Result<(), NoSocket> {
         if self.random.chance(self.no_socket) {
-            return Err(NoSocket);
+            return Err(NoSocket(MissReason::InflightLimit));
         }
-        let SocketAddr::V4(address) = route.address else { return Err(NoSocket) };
+        let SocketAddr::V4(address) = route.address else {
+            return Err(NoSocket(MissReason::InflightLimit));
+        };
         let origin = usize::try_from(address.ip().to_bits() & 0x00ff_ffff).unwrap_or_default();
         let socket = Socket {
             key: conn,
@@ -553,7 +555,7 @@ impl Wire for Network {
     /// All that is sent waits for its completion.
     fn send(&mut self, conn: ConnId, request: &Arc<[u8]>) -> Departure {
         let now = self.now;
-        let departure = Departure { at: now, bytes: 0 };
+        let departure = Departure { at: now, until: now, bytes: 0 };
         let socket = &mut self.sockets[conn.index as usize];
         assert!(socket.key == conn && socket.life == Life::Live, "sent on what lives");
         socket.last_at = socket.last_at.max(now);

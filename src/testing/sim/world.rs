@@ -23,14 +23,14 @@ use crate::dns;
 use crate::endpoint::Connection;
 use crate::http::request::{Parts, Template};
 use crate::policy::Policy;
-use crate::probe::{Expect, HostPort, Plan, Profile};
+use crate::probe::{Departure, Expect, HostPort, Plan, Profile};
 use crate::sample::{EndpointId, Sample};
 use crate::schedule::Schedule;
 use crate::shard;
 use crate::shard::engine::{
-    Close, ConnId, Departure, Engine, Event, Finished, Limits, NoSocket, Pace, Route, Surroundings, Wire,
+    Close, ConnId, Engine, Event, Finished, Limits, NoSocket, Pace, Route, Surroundings, Wire,
 };
-use crate::shard::origins::Caps;
+use crate::shard::origins::Share;
 use crate::tls;
 
 const US: u64 = 1_000;
@@ -239,7 +239,7 @@ impl Wire for Recorder {
                 let result = self.ledger.open(conn, endpoint);
                 self.keep(result);
             }
-            Err(NoSocket) => self.trail.note(now, Note::NoSocket(endpoint)),
+            Err(NoSocket(_)) => self.trail.note(now, Note::NoSocket(endpoint)),
         }
         opened
     }
@@ -390,7 +390,7 @@ impl World {
         let limits = Limits {
             inflight_max: if tight { endpoints_count / 8 + 1 } else { endpoints_count },
             connections_max: if random.chance(200) { endpoints_count / 2 + 2 } else { endpoints_count * 3 },
-            origin: Caps { inflight_max: Caps::NONE, probes_per_s_max: Caps::NONE },
+            origin: Share::NONE,
             budgets: shard::restraint::Budgets::default(),
         };
         let shift_us = i64::from(options.breakage == Some(Breakage::ShiftedSlots));
@@ -572,7 +572,7 @@ impl World {
             Completion::Sent(bytes) => {
                 self.wire.trail.note(seen, Note::Sent(key, *bytes));
                 self.wire.ledger.sent(key);
-                Event::Sent(*bytes)
+                Event::Sent { bytes: *bytes, by: seen }
             }
             Completion::Received { of, from, to, at } => {
                 self.wire.trail.note(seen, Note::Received(key, to - from));
