@@ -152,6 +152,8 @@ pub const STALLED_SHARE: u64 = 10;
 pub const CANARY_P99_BUDGET: Micros = Micros::from_millis(1);
 /// So is one in which the host gave this share of the CPUs' time to others, percent.
 pub const STOLEN_PERCENT_BUDGET: f64 = 5.0;
+/// So is one in which a CPU quota stopped us for this share of it, percent: then many a probe has waited.
+pub const THROTTLED_PERCENT_BUDGET: f64 = 1.0;
 /// So is a minute at whose end rows wait for the store that took this long to come.
 pub const BACKLOG_BUDGET: Micros = Micros::from_millis(30_000);
 /// How often a shard probes its canary: sixty a minute are enough for a p99 that is nearly their worst.
@@ -169,6 +171,9 @@ pub const JUDGEMENT_PUT_OFF_MAX: u32 = 10;
 pub const JUDGEMENTS_MAX: usize = 10_000;
 /// How often the kernel's counters are read.
 pub const MACHINE_EVERY: Micros = Micros::from_millis(1_000);
+/// Groups of processes around our own that are asked for their quota: there are five or so, in a container of a pod of
+/// a cluster's.
+pub const CGROUP_DEPTH_MAX: usize = 16;
 /// By less the wall clock is slewed, or we were stopped between reading one clock and the other.
 pub const CLOCK_STEP_MIN: Micros = Micros(500);
 /// How often the status block on a terminal is redrawn.

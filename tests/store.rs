@@ -793,6 +793,38 @@ fn a_store_that_refuses_every_row_is_given_up_and_what_follows_goes_on(store: &i
     assert_eq!(stored_rows(store), (1, 1));
 }
 
+/// A full disk has no room for rows; the record of what was dropped at the end was not even offered.
+fn what_is_given_up_at_the_end_is_dated(store: &impl TestStore) {
+    migrate(store.url());
+    // Not the rows' fault: such an error is waited for.
+    let full: &[&str] = match store.url() {
+        StoreUrl::Postgres(_) => &[
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN RAISE EXCEPTION USING ERRCODE = ''disk_full''; END'",
+            "CREATE TRIGGER full_disk BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION full_disk()",
+        ],
+        StoreUrl::Sqlite(_) => &["CREATE TRIGGER full_disk BEFORE INSERT ON metrics
+             BEGIN SELECT abs(-9223372036854775807 - 1); END"],
+    };
+    full.iter().for_each(|statement| store.execute(statement));
+    let mut writer = Writer::start(WriterOptions { drain_max: Micros::from_millis(500), ..store.options() });
+    let now = Wall::now().0;
+    writer.feed(&(0..500).map(|id| probed(now + i64::from(id), id, 200)).collect::<Vec<_>>());
+    wait_until("the first batch is refused", || {
+        matches!(writer.snapshot().store_state, StoreState::Reconnecting { .. })
+    });
+    writer.feed(&(500..1_000).map(|id| probed(now + i64::from(id), id, 200)).collect::<Vec<_>>());
+    let last = writer.end();
+    assert_eq!((last.stored, last.dropped, last.queued_rows), (0, 1_000, 0));
+    assert_eq!(
+        store.query("SELECT sum(rows), min(reason), max(reason) FROM ingest_gaps"),
+        [["1000", "ended", "ended"]]
+    );
+    let bounds = |column: &str| store.ts_us().replace("ts", column);
+    let span = format!("SELECT {}, {} FROM ingest_gaps", bounds("min(from_ts)"), bounds("max(to_ts)"));
+    assert_eq!(store.query(&span), [[now.to_string(), (now + 999).to_string()]]);
+}
+
 /// Runs each of these against both stores, as `postgres::name` and `sqlite::name`.
 macro_rules! both {
     ($($name:ident)+) => {
@@ -825,6 +857,7 @@ both! {
     of_a_batch_that_is_refused_only_the_rows_at_fault_are_dropped
     a_refused_step_takes_no_sample_with_it
     a_store_that_refuses_every_row_is_given_up_and_what_follows_goes_on
+    what_is_given_up_at_the_end_is_dated
 }
 
 #[test]

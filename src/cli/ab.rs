@@ -163,6 +163,9 @@ impl fmt::Display for Report {
         for difference in differences {
             write!(f, "\n{difference}")?;
         }
-        Ok(())
+        write!(
+            f,
+            "\n\nEach figure is tested by itself: of twenty that do not differ, one is said to, by chance."
+        )
     }
 }

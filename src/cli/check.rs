@@ -220,6 +220,9 @@ fn remarks(sample: &Sample, options: &Options) -> Vec<String> {
         let days = (i64::from(detail.tls_not_after_s) - sample.ts.0 / 1_000_000) / 86_400;
         remarks.push(format!("certificate {days} d"));
     }
+    if sample.flags.has(Flags::TAINTED) {
+        remarks.push("tainted".to_owned());
+    }
     remarks
 }
 

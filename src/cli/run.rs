@@ -43,8 +43,8 @@ pub(super) struct Arguments {
     /// Remove samples from the store when they are this old, such as 30d; `never` keeps them for ever [default: 7d]
     #[arg(long, env = "RINGPROBE_RETENTION", value_name = "TIME")]
     retention: Option<String>,
-    /// What a valid run or minute may show at p99: lag=5ms,agent=20ms,canary=2ms,stolen=10%,backlog=1m, or some of them
-    /// [default: lag=2ms,agent=10ms,canary=1ms,stolen=5%,backlog=30s]
+    /// What a valid run or minute may show at p99: lag=5ms,agent=20ms,canary=2ms,stolen=10%,throttled=2%,backlog=1m, or
+    /// some of them [default: lag=2ms,agent=10ms,canary=1ms,stolen=5%,throttled=1%,backlog=30s]
     #[arg(long, env = "RINGPROBE_BUDGET", value_name = "NAME=VALUE,…")]
     budget: Option<String>,
     /// Most probes in flight to one address, loopback excepted; slots beyond are missed (`origin_limit`); `off` or 0

@@ -215,7 +215,11 @@ fn block(progress: &Progress, rates: &Rates) -> String {
     let tally = &writer.tally;
     let points = |distribution: &crate::writer::Distribution| {
         let points = distribution.percentiles();
-        format!("p50 {:>10}   p99 {:>10}", Micros(points.p50).to_string(), Micros(points.p99).to_string())
+        format!(
+            "p50 {:>10}   p99 {:>10}   since the start",
+            Micros(points.p50).to_string(),
+            Micros(points.p99).to_string()
+        )
     };
     let mut text = String::new();
     let elapsed_s = progress.elapsed_ns / 1_000_000_000;
@@ -253,8 +257,8 @@ fn status_line(progress: &Progress, rates: &Rates) -> String {
     let Progress { totals, writer, .. } = progress;
     let tally = &writer.tally;
     format!(
-        "ringprobe: {} s: {:.0} probes/s, {} in flight, due {} sampled {} missed {} dropped {}, up {} down {}, ttfb p99 {}, \
-         lag p99 {}, store {:.0} rows/s {} queued {}{}",
+        "ringprobe: {} s: {:.0} probes/s, {} in flight, due {} sampled {} missed {} dropped {}, up {} down {}, \
+         since the start ttfb p99 {} lag p99 {}, store {:.0} rows/s {} queued {}{}",
         progress.elapsed_ns / 1_000_000_000,
         rates.probes_per_s,
         totals.inflight,

@@ -232,21 +232,15 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{:>6} {:>10} {:>8} {:>10} {:>8} {:>8} {:>8} {:>8}   {:>8} {:>8}   {:26}",
-            "load",
-            "probes/s",
-            "missed",
-            "µs",
-            "p50",
-            "p99",
-            "p99.9",
-            "max",
-            "p50",
-            "p99",
-            "p99, 1 µs to 100 ms"
+            "load", "probes/s", "missed", "µs", "p50", "p99", "p99.9", "max", "p50", "p99", "p99, k and u"
         )?;
         for load in &self.loads {
             writeln!(f, "{load}")?;
         }
+        writeln!(
+            f,
+            "\nk: |error| at p99; u: the same without the kernel's stamps; on a scale of 1 µs to 100 ms"
+        )?;
         for load in self.loads.iter().filter(|load| load.verdict == Verdict::Invalid) {
             write!(f, "\n{:>5}% {}: {}", load.load_percent, load.verdict, load.reasons.join("; "))?;
         }

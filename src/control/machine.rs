@@ -1,10 +1,11 @@
-//! What the machine did to us: time that its host gave to others, packets that it had no time for, clocks that were
-//! set.
+//! What the machine did to us: time that its host gave to others or a quota took, packets that it had no time for,
+//! clocks that were set.
 //!
 //! In scope: asking the kernel, and sums since the start. Out of scope: what is too much ([`super::validity`]).
 
 use std::fs;
 
+use super::cgroup::CpuGroup;
 use crate::clock::{Micros, Mono, Reading};
 use crate::config;
 
@@ -15,6 +16,8 @@ pub struct Disturbance {
     pub ticks: u64,
     /// and those that another guest of the host had (`proc_stat(5)`, `steal`).
     pub stolen_ticks: u64,
+    /// For how long a CPU quota stopped us, the times of all CPUs together.
+    pub throttled: Micros,
     /// Packets dropped because the kernel's backlog was full (`/proc/net/softnet_stat`, second column).
     pub softirq_drops: u64,
     /// How often the wall clock was set, by more than [`config::CLOCK_STEP_MIN`] at once,
@@ -30,6 +33,7 @@ impl Disturbance {
         Self {
             ticks: self.ticks.saturating_sub(before.ticks),
             stolen_ticks: self.stolen_ticks.saturating_sub(before.stolen_ticks),
+            throttled: Micros(self.throttled.0.saturating_sub(before.throttled.0)),
             softirq_drops: self.softirq_drops.saturating_sub(before.softirq_drops),
             clock_steps: self.clock_steps.saturating_sub(before.clock_steps),
             clock_stepped: Micros(self.clock_stepped.0.saturating_sub(before.clock_stepped.0)),
@@ -49,6 +53,7 @@ impl Disturbance {
 pub struct Watch {
     sum: Disturbance,
     clocks: Reading,
+    group: Option<CpuGroup>,
     /// What the kernel's counters said last, and when they are read again.
     counters: Disturbance,
     read_next: Mono,
@@ -58,11 +63,12 @@ impl Watch {
     /// From now on.
     #[must_use]
     pub fn start() -> Self {
-        let clocks = Reading::now();
+        let (clocks, group) = (Reading::now(), CpuGroup::of_this_process());
         Self {
             sum: Disturbance::default(),
             clocks,
-            counters: counters(),
+            counters: counters(group.as_ref()),
+            group,
             read_next: clocks.mono + config::MACHINE_EVERY,
         }
     }
@@ -99,10 +105,12 @@ impl Watch {
 
     fn read_counters(&mut self, now: Mono) {
         self.read_next = now + config::MACHINE_EVERY;
-        let counters = counters();
-        let Disturbance { ticks, stolen_ticks, softirq_drops, .. } = counters.since(&self.counters);
+        let counters = counters(self.group.as_ref());
+        let Disturbance { ticks, stolen_ticks, throttled, softirq_drops, .. } =
+            counters.since(&self.counters);
         self.sum.ticks += ticks;
         self.sum.stolen_ticks += stolen_ticks;
+        self.sum.throttled.0 += throttled.0;
         self.sum.softirq_drops += softirq_drops;
         self.counters = counters;
     }
@@ -118,12 +126,13 @@ fn stepped(before: &Reading, after: &Reading) -> Option<Micros> {
 }
 
 /// The kernel's counters; what it does not tell is 0.
-fn counters() -> Disturbance {
+fn counters(group: Option<&CpuGroup>) -> Disturbance {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let (ticks, stolen_ticks) = cpu_ticks(&read("/proc/stat"));
     Disturbance {
         ticks,
         stolen_ticks,
+        throttled: group.map(CpuGroup::throttled).unwrap_or_default(),
         softirq_drops: softirq_drops(&read("/proc/net/softnet_stat")),
         ..Disturbance::default()
     }
@@ -164,7 +173,7 @@ mod tests {
 
     #[test]
     fn this_kernel_tells() {
-        let counters = counters();
+        let counters = counters(CpuGroup::of_this_process().as_ref());
         assert!(counters.ticks > 0 && counters.stolen_ticks <= counters.ticks, "{counters:?}");
     }
 
@@ -188,9 +197,12 @@ mod tests {
     #[test]
     fn sums_are_told_apart() {
         let before = Disturbance { ticks: 100, stolen_ticks: 1, ..Disturbance::default() };
-        let after = Disturbance { ticks: 300, stolen_ticks: 11, clock_steps: 1, ..Disturbance::default() };
+        let throttled = Micros(7);
+        let after =
+            Disturbance { ticks: 300, stolen_ticks: 11, throttled, clock_steps: 1, ..Disturbance::default() };
         let since = after.since(&before);
         assert_eq!((since.ticks, since.stolen_ticks, since.clock_steps), (200, 10, 1));
+        assert_eq!(since.throttled, throttled);
         assert!((since.stolen_percent() - 5.0).abs() < 1e-9);
         assert_eq!(Disturbance::default().stolen_percent(), 0.0);
     }

@@ -5,6 +5,7 @@
 
 pub mod accuracy;
 pub mod canary;
+pub mod cgroup;
 pub mod comparison;
 pub mod machine;
 pub mod minutes;

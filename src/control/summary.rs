@@ -31,6 +31,8 @@ pub struct Summary {
     pub up: u64,
     /// Probes that found it down.
     pub down: u64,
+    /// Probes in which the prober was late or slow, or kept from looking.
+    pub tainted: u64,
     /// Seconds of probing.
     pub duration_s: f64,
     /// Sampled per second.
@@ -119,6 +121,8 @@ impl ResponsePoints {
 pub struct Machine {
     /// CPU time that the host gave to others.
     pub stolen_percent: f64,
+    /// For how long a CPU quota stopped us, the times of all CPUs together.
+    pub throttled_ms: u64,
     /// How often the wall clock was set.
     pub clock_steps: u64,
     /// Packets that the kernel had no time for.
@@ -158,6 +162,7 @@ impl Summary {
             stored: has_store.then_some(writer.stored),
             up: tally.up(),
             down: tally.down(),
+            tainted: tally.tainted(),
             duration_s,
             probes_per_s: if duration_s > 0.0 { totals.sampled as f64 / duration_s } else { 0.0 },
             cpu_us_per_probe: per_probe(*cpu_us),
@@ -172,6 +177,7 @@ impl Summary {
             connections: totals.opened,
             machine: Machine {
                 stolen_percent: machine.stolen_percent(),
+                throttled_ms: machine.throttled.0 / 1_000,
                 clock_steps: machine.clock_steps,
                 softirq_drops: machine.softirq_drops,
                 portless: totals.portless,
@@ -255,6 +261,9 @@ impl fmt::Display for Summary {
             None => writeln!(f, "{:>12} dropped, no store", self.dropped)?,
         }
         writeln!(f, "{:>12} up, {} down{}", self.up, self.down, in_brackets(&names(&self.failures)))?;
+        if self.tainted > 0 {
+            writeln!(f, "{:>12} tainted: we were late or slow, or kept from looking", self.tainted)?;
+        }
         writeln!(f, "{:>12.1} probes/s for {:.1} s", self.probes_per_s, self.duration_s)?;
         writeln!(f, "{:>12.2} µs of CPU per probe, all threads", self.cpu_us_per_probe)?;
         writeln!(f, "{:>12.1} MiB resident", self.rss_bytes.to_f64() / f64::from(1 << 20))?;

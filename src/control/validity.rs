@@ -23,6 +23,8 @@ pub struct Budgets {
     pub canary: Micros,
     /// CPU time that the host gave to others.
     pub stolen_percent: f64,
+    /// Time for which a CPU quota stopped us, of the stretch.
+    pub throttled_percent: f64,
     /// Rows that wait for the store, as time in which they came.
     pub backlog: Micros,
 }
@@ -34,13 +36,15 @@ impl Default for Budgets {
             agent: config::AGENT_P99_BUDGET,
             canary: config::CANARY_P99_BUDGET,
             stolen_percent: config::STOLEN_PERCENT_BUDGET,
+            throttled_percent: config::THROTTLED_PERCENT_BUDGET,
             backlog: config::BACKLOG_BUDGET,
         }
     }
 }
 
 impl Budgets {
-    /// These, but for what is said in `text`: `lag=5ms,agent=20ms,canary=2ms,stolen=10%,backlog=1m`, or some of it.
+    /// These, but for what is said in `text`: `lag=5ms,agent=20ms,canary=2ms,stolen=10%,throttled=2%,backlog=1m`, or
+    /// some of it.
     ///
     /// # Errors
     /// A lower-case fragment that says which part is wrong, and how to write it.
@@ -48,18 +52,23 @@ impl Budgets {
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=VALUE"))?;
             let span = || duration::parse(value).map_err(|error| format!("{name}: {error}"));
+            let percent = || {
+                let percent = value.strip_suffix('%').and_then(|percent| percent.parse().ok());
+                let percent = percent.filter(|percent: &f64| (0.0..=100.0).contains(percent));
+                percent.ok_or_else(|| format!("{name}: {value:?} is not a share such as 5%"))
+            };
             match name {
                 "lag" => self.lag = span()?,
                 "agent" => self.agent = span()?,
                 "canary" => self.canary = span()?,
                 "backlog" => self.backlog = span()?,
-                "stolen" => {
-                    let percent = value.strip_suffix('%').and_then(|percent| percent.parse().ok());
-                    let percent = percent.filter(|percent: &f64| (0.0..=100.0).contains(percent));
-                    self.stolen_percent =
-                        percent.ok_or_else(|| format!("stolen: {value:?} is not a share such as 5%"))?;
+                "stolen" => self.stolen_percent = percent()?,
+                "throttled" => self.throttled_percent = percent()?,
+                _ => {
+                    return Err(format!(
+                        "{name:?} is none of lag, agent, canary, stolen, throttled, backlog"
+                    ));
                 }
-                _ => return Err(format!("{name:?} is none of lag, agent, canary, stolen, backlog")),
             }
         }
         Ok(self)
@@ -145,7 +154,7 @@ impl<'a> Evidence<'a> {
         if self.portless > 0 {
             reasons.push(format!("ports: {} connections found no free local port", self.portless));
         }
-        let Disturbance { clock_steps, clock_stepped, softirq_drops, .. } = self.machine;
+        let Disturbance { clock_steps, clock_stepped, throttled, softirq_drops, .. } = self.machine;
         if clock_steps > 0 {
             reasons.push(format!(
                 "clock: the wall clock was set {clock_steps} times, by {clock_stepped} in all"
@@ -158,6 +167,12 @@ impl<'a> Evidence<'a> {
                 "stolen: the host gave {stolen_percent:.1} % of the CPUs' time to others ({budget} %)"
             ));
         }
+        if throttled.0 > 0 && percent(throttled, self.span) > budgets.throttled_percent {
+            reasons.push(format!(
+                "throttled: a CPU quota stopped us for {throttled} of {}, the times of all CPUs together",
+                self.span
+            ));
+        }
         if softirq_drops > 0 {
             reasons
                 .push(format!("softirq: the kernel dropped {softirq_drops} packets that it had no time for"));
@@ -167,6 +182,11 @@ impl<'a> Evidence<'a> {
         }
         reasons
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio, compared with a budget")]
+fn percent(part: Micros, whole: Micros) -> f64 {
+    part.0 as f64 * 100.0 / whole.0 as f64
 }
 
 #[cfg(test)]
@@ -212,16 +232,18 @@ mod tests {
 
     #[test]
     fn budgets_are_read() {
-        let budgets = Budgets::default().with("lag=5ms,stolen=12.5%").unwrap();
+        let budgets = Budgets::default().with("lag=5ms,stolen=12.5%,throttled=0%").unwrap();
         assert_eq!((budgets.lag, budgets.canary), (Micros(5_000), config::CANARY_P99_BUDGET));
         assert!((budgets.stolen_percent - 12.5).abs() < 1e-9);
+        assert!(budgets.throttled_percent.abs() < 1e-9);
         assert_eq!(Budgets::default().with(""), Ok(Budgets::default()));
         for (text, said) in [
             ("lag", "\"lag\" is not NAME=VALUE"),
             ("lag=5", "lag: "),
-            ("steal=1%", "\"steal\" is none of lag, agent, canary, stolen, backlog"),
+            ("steal=1%", "\"steal\" is none of lag, agent, canary, stolen, throttled, backlog"),
             ("stolen=5", "stolen: \"5\" is not a share"),
             ("stolen=NaN%", "stolen: "),
+            ("throttled=101%", "throttled: "),
             ("canary=1ms,backlog=x", "backlog: "),
         ] {
             let error = Budgets::default().with(text).unwrap_err();
@@ -277,6 +299,8 @@ mod tests {
         assert_eq!(reasons(&one, |it| it.portless = 1), ["ports"]);
         assert_eq!(reasons(&one, |it| it.machine.clock_steps = 1), ["clock"]);
         assert_eq!(reasons(&one, |it| it.machine.stolen_ticks = 200), ["stolen"]);
+        assert_eq!(reasons(&one, |it| it.machine.throttled = Micros(10_001)), ["throttled"]);
+        assert!(reasons(&one, |it| it.machine.throttled = Micros(10_000)).is_empty(), "1 % of a second");
         assert_eq!(reasons(&one, |it| it.machine.softirq_drops = 1), ["softirq"]);
         assert_eq!(reasons(&one, |it| it.backlog = Micros(1 << 40)), ["store"]);
     }

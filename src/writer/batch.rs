@@ -48,6 +48,8 @@ pub(crate) enum GapReason {
     QueueFull,
     /// The store refused the rows as such.
     Rejected,
+    /// The run ended, and the store did not take the rows in time.
+    Ended,
 }
 
 /// Rows that were dropped: how many, and the span in which they were due.
@@ -84,6 +86,7 @@ impl GapReason {
         match self {
             Self::QueueFull => "queue_full",
             Self::Rejected => "rejected",
+            Self::Ended => "ended",
         }
     }
 }

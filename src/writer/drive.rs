@@ -4,7 +4,8 @@
 //! the queue; delivering takes them out, one at a time, and holds the one it is at until the store has said
 //! yes or a definite no. A batch whose COMMIT was not answered may be in the store, so it cannot be dropped
 //! to make room: only those still in the queue can. A batch that the store refuses is tried again in parts, before
-//! any other.
+//! any other. What is left when the writer gives up is dropped, and only the record of it is offered once more: a full
+//! disk may have room for that.
 //!
 //! Out of scope: what to store how (`postgres.rs`, `sqlite.rs`), policy (the pure cores).
 //!
@@ -22,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
 use super::backoff::Backoff;
-use super::batch::{Batch, Batcher, Gap, Queue};
+use super::batch::{Batch, Batcher, Gap, GapReason, Queue};
 use super::error::Remedy;
 use super::latest::Latest;
 use super::refused::{Part, Refused};
@@ -58,6 +59,8 @@ struct State {
     steps_stored: u64,
     steps_dropped: u64,
     batches: u64,
+    /// The last delivery that the store has acknowledged.
+    acknowledged: i64,
     store: StoreState,
     /// Every shard has ended, and everything it left is in the queue.
     ended: bool,
@@ -84,6 +87,7 @@ pub(super) fn run(
         steps_stored: 0,
         steps_dropped: 0,
         batches: 0,
+        acknowledged: 0,
         store: if options.store.is_some() { StoreState::Connecting } else { StoreState::None },
         ended: false,
     });
@@ -108,7 +112,14 @@ pub(super) fn run(
         }
     });
     let mut state = state.into_inner();
-    state.give_up();
+    let last_words = state.give_up();
+    if let Some(url) = &options.store
+        && !last_words.is_empty()
+        && let Err(error) =
+            runtime.block_on(within_deadline(say(url, ingest(id, options, state.acknowledged), last_words)))
+    {
+        log::warn!("what was dropped is not recorded in the store: {error}");
+    }
     let last = Arc::new(state.snapshot());
     shared.publish(&last);
     last
@@ -183,12 +194,11 @@ async fn deliver_all(
     let mut backoff = Backoff::new(id.as_u64_pair().0);
     let mut latest = Latest::default();
     let mut connected: Option<Store> = None;
-    let mut acknowledged = 0;
     let mut retained_at = Mono(0);
     loop {
         // Connect even when there is nothing to store: it is better to know.
         let Some(store) = &mut connected else {
-            let ingest = Ingest { writer: id, retention: options.retention, acknowledged };
+            let ingest = ingest(id, options, state.borrow().acknowledged);
             match within_deadline(connect(url, ingest)).await {
                 Ok(store) => {
                     state.borrow_mut().found(url);
@@ -216,7 +226,7 @@ async fn deliver_all(
                 retained_at = now;
             }
         }
-        let next = state.borrow_mut().hold(acknowledged + 1, &mut latest);
+        let next = state.borrow_mut().hold(&mut latest);
         let Some(delivery) = next else {
             if state.borrow().ended {
                 return;
@@ -229,7 +239,6 @@ async fn deliver_all(
         };
         match within_deadline(store.deliver(&delivery, Wall::now())).await {
             Ok(()) => {
-                acknowledged = delivery.seq;
                 backoff.succeeded();
                 state.borrow_mut().delivered(url);
             }
@@ -247,6 +256,19 @@ async fn deliver_all(
             }
         }
     }
+}
+
+const fn ingest(writer: Uuid, options: &WriterOptions, acknowledged: i64) -> Ingest {
+    Ingest { writer, retention: options.retention, acknowledged }
+}
+
+/// Brings what is no rows to the store, once.
+async fn say(url: &StoreUrl, ingest: Ingest, deliveries: Vec<Delivery>) -> Result<(), StoreError> {
+    let mut store = connect(url, ingest).await?;
+    for delivery in deliveries {
+        store.deliver(&Arc::new(delivery), Wall::now()).await?;
+    }
+    Ok(())
 }
 
 async fn connect(url: &StoreUrl, ingest: Ingest) -> Result<Store, StoreError> {
@@ -294,10 +316,14 @@ impl State {
         self.judgements.drain(..excess);
     }
 
-    /// Counts rows as dropped, and remembers to record it.
-    fn drop_rows(&mut self, gap: Gap) {
+    fn count(&mut self, gap: &Gap) {
         self.dropped += gap.rows;
         self.steps_dropped += gap.steps;
+    }
+
+    /// Counts rows as dropped, and remembers to record it.
+    fn drop_rows(&mut self, gap: Gap) {
+        self.count(&gap);
         match self.gaps.iter_mut().find(|known| known.reason == gap.reason) {
             Some(known) => *known = known.join(gap),
             None => self.gaps.push(gap),
@@ -306,8 +332,9 @@ impl State {
 
     /// What the store is to take next: what is held already, or else a part of what it refused, or else the
     /// oldest batch, all gaps and all judgements.
-    fn hold(&mut self, seq: i64, latest: &mut Latest) -> Option<Arc<Delivery>> {
+    fn hold(&mut self, latest: &mut Latest) -> Option<Arc<Delivery>> {
         if self.held.is_none() {
+            let seq = self.acknowledged + 1;
             let delivery = if let Some(Part { rows, latest }) = self.refused.take() {
                 // Without gaps, so that it is only about these rows.
                 Delivery::new(seq, rows, latest, Vec::new(), Vec::new())
@@ -332,6 +359,7 @@ impl State {
             log::info!("store {url} is back; {} samples were held for it", self.waiting_rows());
         }
         if let Some(held) = self.held.take() {
+            self.acknowledged = held.seq;
             self.stored += held.samples().len() as u64;
             self.steps_stored += held.steps().len() as u64;
             self.batches += u64::from(!held.rows().is_empty());
@@ -373,22 +401,36 @@ impl State {
         self.store = StoreState::Reconnecting { error: error.to_string() };
     }
 
-    /// The end: what is left will not be stored.
-    fn give_up(&mut self) {
+    /// The end: what is left will not be stored. What the store should still be told of that, and has not been.
+    fn give_up(&mut self) -> Vec<Delivery> {
         let left = self.waiting_rows();
         if left > 0 && self.store != StoreState::None {
             log::error!("the store did not come back in time: {left} samples are lost");
         }
-        self.dropped += left;
-        if self.store != StoreState::None {
-            self.steps_dropped = self.tally.steps() - self.steps_stored;
+        let mut last_words = Vec::new();
+        let mut next = self.acknowledged + 1;
+        if let Some(held) = self.held.take() {
+            let gap = (!held.rows().is_empty()).then(|| of_rows(held.rows()));
+            gap.iter().for_each(|gap| self.count(gap));
+            let gaps = held.gaps.iter().copied().chain(gap).collect();
+            // Under its own number: if the store has it, and the answer was lost, nothing is missing.
+            last_words.push(Delivery::new(held.seq, Vec::new(), Vec::new(), gaps, held.judgements.clone()));
+            next = held.seq + 1;
         }
-        self.held = None;
-        self.refused = Refused::default();
-        while self.queue.take().is_some() {}
+        while let Some(part) = self.refused.take() {
+            self.drop_rows(of_rows(&part.rows));
+        }
+        while let Some(batch) = self.queue.take().or_else(|| self.batcher.close()) {
+            self.drop_rows(of_rows(&batch.rows));
+        }
+        if !self.gaps.is_empty() || !self.judgements.is_empty() {
+            let (gaps, judgements) = (std::mem::take(&mut self.gaps), std::mem::take(&mut self.judgements));
+            last_words.push(Delivery::new(next, Vec::new(), Vec::new(), gaps, judgements.into()));
+        }
         if self.store != StoreState::None {
             self.store = StoreState::Closed;
         }
+        last_words
     }
 
     /// Rows gathered and neither stored nor dropped.
@@ -416,6 +458,11 @@ impl State {
             store_state: self.store.clone(),
         }
     }
+}
+
+/// What is missing if these rows are, at the end.
+fn of_rows(rows: &[Sample]) -> Gap {
+    Batch { rows: rows.to_vec() }.gap(GapReason::Ended)
 }
 
 /// The runtime that [`run`] wants; made by the caller so that a failure is the caller's to report.

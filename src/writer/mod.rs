@@ -9,7 +9,7 @@
 //! [`spawn`] runs all of it on one thread of its own, pinned if wanted. Gathering never waits for the store:
 //! while the store is away batches stay in the bounded queue, and when that is full the oldest is dropped,
 //! counted, and recorded in `ingest_gaps` once the store is back. A batch that the store refuses is divided until the
-//! rows at fault are found; these are dropped, counted and recorded too.
+//! rows at fault are found; these are dropped, counted and recorded too, and so is what is left at the end.
 //!
 //! Policy is in pure cores (`batch`, `refused`, `tally`, `pgcopy`, `latest`, `partition`, `backoff`, and
 //! the error classes in `error`); the drivers (`drive`, `postgres`, `sqlite`) hold none.

@@ -11,7 +11,7 @@
 
 use hdrhistogram::Histogram;
 
-use crate::sample::{ABSENT, Failure, MissReason, Outcome, Sample};
+use crate::sample::{ABSENT, Failure, Flags, MissReason, Outcome, Sample};
 
 /// One past the highest code of [`Failure`] and [`MissReason`]; a table indexed by code is the cheapest map.
 const CODES: usize = 256;
@@ -31,6 +31,7 @@ pub struct Tally {
     down: u64,
     missed: u64,
     steps: u64,
+    tainted: u64,
     /// By code of failure or miss reason; 0 is "up".
     reasons: Box<[u64; CODES]>,
     bytes_in: u64,
@@ -69,6 +70,7 @@ impl Tally {
             down: 0,
             missed: 0,
             steps: 0,
+            tainted: 0,
             reasons: Box::new([0; CODES]),
             bytes_in: 0,
             bytes_out: 0,
@@ -93,6 +95,7 @@ impl Tally {
             return;
         }
         self.lag_us.record(sample.lag_us);
+        self.tainted += u64::from(sample.flags.has(Flags::TAINTED));
         if let Some(count) = usize::try_from(sample.reason).ok().and_then(|code| self.reasons.get_mut(code)) {
             *count += 1;
         }
@@ -126,6 +129,7 @@ impl Tally {
             down: self.down - before.down,
             missed: self.missed - before.missed,
             steps: self.steps - before.steps,
+            tainted: self.tainted - before.tainted,
             reasons,
             bytes_in: self.bytes_in - before.bytes_in,
             bytes_out: self.bytes_out - before.bytes_out,
@@ -172,6 +176,12 @@ impl Tally {
     #[must_use]
     pub const fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Probes in which the prober was late or slow, or kept from looking ([`Flags::TAINTED`]).
+    #[must_use]
+    pub const fn tainted(&self) -> u64 {
+        self.tainted
     }
 
     /// Bytes received above TCP.
@@ -318,7 +328,7 @@ impl Distribution {
 mod tests {
     use super::*;
     use crate::clock::{Micros, Wall};
-    use crate::sample::{Detail, EndpointId, Flags, Phases};
+    use crate::sample::{Detail, EndpointId, Phases};
 
     fn probed(total_us: i32, failure: Option<Failure>) -> Sample {
         let phases = Phases { connect_us: 1, processing_us: total_us - 2, transfer_us: 1, ..Phases::NONE };
@@ -346,13 +356,13 @@ mod tests {
         for total_us in 1..=1000 {
             tally.record(&probed(total_us + 2, None));
         }
-        tally.record(&probed(5, Some(Failure::Reset)));
+        tally.record(&Sample { flags: Flags::TAINTED, ..probed(5, Some(Failure::Reset)) });
         tally.record(&missed(40));
         tally.record(&missed(40));
-        let mut step = probed(5, Some(Failure::Reset));
+        let mut step = Sample { flags: Flags::TAINTED, ..probed(5, Some(Failure::Reset)) };
         step.detail.step = 2;
         tally.record(&step);
-        assert_eq!(tally.steps(), 1);
+        assert_eq!((tally.steps(), tally.tainted()), (1, 1));
         assert_eq!((tally.due(), tally.sampled(), tally.missed()), (1003, 1001, 2));
         assert_eq!((tally.up(), tally.down()), (1000, 1));
         assert_eq!(tally.failures().collect::<Vec<_>>(), [(Failure::Reset, 1)]);

@@ -30,6 +30,8 @@ pub(super) struct Facts {
     pub(super) cpus_allowed: Vec<usize>,
     /// CPUs that are online in this machine.
     pub(super) cpus_online: Option<usize>,
+    /// The CPUs that a quota is worth, if there is one.
+    pub(super) quota_cpus: Option<f64>,
     /// The kernel's clock source.
     pub(super) clocksource: Option<String>,
     /// Those it could use instead.
@@ -133,6 +135,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
         memlock(facts),
         nofile(facts),
         cpus(facts),
+        quota(facts),
         clocksource(facts),
         ports(facts),
         store(facts),
@@ -262,6 +265,31 @@ fn cpus(facts: &Facts) -> Finding {
     }
 }
 
+fn quota(facts: &Facts) -> Finding {
+    const CHECK: &str = "quota";
+    let allowed = u32::try_from(facts.cpus_allowed.len()).unwrap_or(u32::MAX);
+    match facts.quota_cpus {
+        None => Finding::ok(CHECK, "no CPU quota"),
+        Some(quota) if quota >= f64::from(allowed) => {
+            Finding::ok(CHECK, format!("{quota:.2} CPUs, and no more are used"))
+        }
+        Some(quota) => {
+            // One more is the writer's.
+            let cores = (1..allowed).rev().find(|cores| f64::from(cores + 1) <= quota).unwrap_or(1);
+            Finding::warn(
+                CHECK,
+                format!(
+                    "{quota:.2} CPUs for {allowed}: when it is used up, everything stands still for a while"
+                ),
+                format!(
+                    "docker update --cpus {allowed} NAME   # systemd: CPUQuota=, Kubernetes: limits.cpu; or else \
+                     ringprobe run --cores {cores}"
+                ),
+            )
+        }
+    }
+}
+
 fn clocksource(facts: &Facts) -> Finding {
     const CHECK: &str = "clocksource";
     /// Those that the vDSO reads without entering the kernel.
@@ -348,6 +376,7 @@ mod tests {
             nofile: (Limit(Some(1 << 20)), Limit(Some(1 << 20))),
             cpus_allowed: vec![0, 1],
             cpus_online: Some(2),
+            quota_cpus: None,
             clocksource: Some("tsc".to_owned()),
             clocksources: vec!["tsc".to_owned(), "hpet".to_owned()],
             ports: Some((32_768, 60_999)),
@@ -375,7 +404,7 @@ mod tests {
     fn a_healthy_machine_is_all_ok() {
         let findings = findings(&healthy());
         assert_eq!(verdict(&findings), Status::Ok, "{findings:?}");
-        assert_eq!(findings.len(), 8);
+        assert_eq!(findings.len(), 9);
     }
 
     #[test]
@@ -453,6 +482,24 @@ mod tests {
         assert_eq!((finding.status, finding.detail.as_str()), (Status::Ok, "2 of 16 online (0,1)"));
         assert_eq!(check("cpus", |facts| facts.cpus_allowed = vec![3]).status, Status::Warn);
         assert_eq!(check("cpus", |facts| facts.cpus_allowed = vec![]).status, Status::Warn);
+    }
+
+    #[test]
+    fn a_quota_below_the_cpus_is_warned_of_with_the_cores_that_it_is_good_for() {
+        for (quota, status, words) in [
+            (None, Status::Ok, ""),
+            (Some(4.0), Status::Ok, ""),
+            (Some(3.5), Status::Warn, "--cores 2"),
+            (Some(2.0), Status::Warn, "--cores 1"),
+            (Some(0.5), Status::Warn, "docker update --cpus 4 NAME"),
+        ] {
+            let finding = check("quota", |facts| {
+                (facts.cpus_allowed, facts.cpus_online, facts.quota_cpus) =
+                    (vec![0, 1, 2, 3], Some(4), quota);
+            });
+            assert_eq!(finding.status, status, "{finding:?}");
+            assert!(remedy(&finding).contains(words), "{finding:?}");
+        }
     }
 
     #[test]

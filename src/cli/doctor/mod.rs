@@ -19,6 +19,7 @@ use self::findings::{Facts, Finding, Limit, Status, StoreFacts, StoreState, find
 use super::Error;
 use super::limits::{raise_nofile, read_number};
 use super::store::StoreArguments;
+use crate::control::cgroup::CpuGroup;
 use crate::writer::{Store, StoreError, StoreUrl, block_on};
 
 mod findings;
@@ -97,6 +98,7 @@ fn gather(store: StoreFacts) -> Facts {
         cpus_online: fs::read_to_string("/sys/devices/system/cpu/online")
             .ok()
             .and_then(|list| cpu_count(&list)),
+        quota_cpus: CpuGroup::of_this_process().and_then(|group| group.quota_cpus()),
         clocksource: clocksource("current_clocksource").into_iter().next(),
         clocksources: clocksource("available_clocksource"),
         ports: port_range(),
@@ -212,7 +214,7 @@ mod tests {
         assert!(!facts.kernel_release.is_empty());
         assert!(!facts.cpus_allowed.is_empty());
         let report = Report { verdict: Status::Ok, checks: findings(&facts) };
-        assert_eq!(report.checks.len(), 8);
+        assert_eq!(report.checks.len(), 9);
         let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(json["verdict"], "ok");
         assert_eq!(json["checks"][0]["check"], "kernel");
