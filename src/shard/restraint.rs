@@ -2,7 +2,7 @@
 //! others are still probed on time and their numbers are still true.
 //!
 //! ```text
-//!            more than half of a window's slots start late, or of its probes wait for us
+//!            more than half of a window's slots start late, or of its probes wait for us; at first, of two in a row
 //!   share ──────────────────────────────────────────────────────────────────────────────► a tenth of the rest more
 //!         ◄────────────────────────────────────────────────────────────────────────────── a twentieth less
 //!                                         less than half
@@ -31,6 +31,8 @@ pub struct Restraint {
     until: Mono,
     slots: Share,
     probes: Share,
+    /// The window before was over budget.
+    was_over: bool,
     /// Slots of this window, by priority.
     due: [u32; PRIORITIES],
     /// How much of all slots is given up, 0 to 1;
@@ -83,6 +85,7 @@ impl Restraint {
             until: Mono(0),
             slots: Share::default(),
             probes: Share::default(),
+            was_over: false,
             due: [0; PRIORITIES],
             share: 0.0,
             shares: [0.0; PRIORITIES],
@@ -119,7 +122,11 @@ impl Restraint {
     /// A window has ended, and the next begins.
     fn turn_over(&mut self, now: Mono) {
         self.until = now + config::RESTRAINT_WINDOW;
-        self.share = if self.slots.is_most() || self.probes.is_most() {
+        let is_over = self.slots.is_most() || self.probes.is_most();
+        // What a stall has left behind is late for one window, and then over.
+        let was_over = std::mem::replace(&mut self.was_over, is_over);
+        let lasts = is_over && (was_over || self.share > 0.0);
+        self.share = if lasts {
             (self.share + (1.0 - self.share) / 10.0).min(config::RESTRAINT_SHARE_MAX)
         } else if self.share < config::RESTRAINT_SHARE_MIN {
             0.0
@@ -182,15 +189,21 @@ mod tests {
         assert_eq!(live(&mut restraint, 1, 50, |_| LAG), [0; PRIORITIES]);
         assert_eq!(live(&mut restraint, 51, 50, stall), [0; PRIORITIES]);
         assert_eq!(restraint.per_mille(), 0);
+        // A stall that makes a window's slots late, and no more of the next than it must.
+        for window in 0..10 {
+            assert_eq!(live(&mut restraint, 200 + 2 * window, 1, |_| Micros(90_000)), [0; PRIORITIES]);
+            assert_eq!(live(&mut restraint, 201 + 2 * window, 1, stall), [0; PRIORITIES]);
+        }
+        assert_eq!(restraint.per_mille(), 0);
     }
 
     #[test]
     fn lower_priorities_are_given_up_first_and_never_all() {
         let mut restraint = Restraint::new(Budgets::default());
         let late = |_| Micros(10_000);
-        let first = live(&mut restraint, 1, 3, late);
+        let first = live(&mut restraint, 1, 4, late);
         assert!(first[0] > 0 && first[2..] == [0; 8], "{first:?}");
-        let last = live(&mut restraint, 4, 100, late);
+        let last = live(&mut restraint, 5, 100, late);
         assert_eq!(last[..9], [10; 9]);
         assert!(last[9] < 10, "somebody is probed, to see when it is over: {last:?}");
         for (lower, higher) in last.iter().zip(&last[1..]) {
