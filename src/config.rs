@@ -128,7 +128,7 @@ pub const LINGER: Micros = Micros::from_millis(200);
 /// Time slice that a shard's thread asks of the scheduler: the shortest there is (`sched_setattr(2)`).
 pub const SHARD_SLICE: Micros = Micros(100);
 /// The longest single wait in the kernel while probes are in flight: commands are looked at this often, and a shard
-/// that was stopped while it waited notices, but for as much. At most 500 waits a second, 0.15 % of a core.
+/// that was stopped while it waited notices, but for as much. At most 500 waits a second.
 pub const WAIT_MAX: Micros = Micros::from_millis(2);
 /// A shard that comes to its completions later than this after it would have, had nothing kept it, was blind meanwhile:
 /// the kernel may have merged what arrived then, under the stamp of the last of it.
