@@ -46,6 +46,7 @@ pub struct Matcher {
     conjuncts: Vec<Conjunct>,
     /// Required patterns first.
     groups: Vec<Group>,
+    slowness: usize,
 }
 
 /// One automaton.
@@ -154,7 +155,10 @@ impl Engine {
 impl Matcher {
     pub(super) fn new(conjuncts: Vec<Conjunct>, groups: Vec<Group>) -> Self {
         assert!(conjuncts.len() <= CONJUNCTS_MAX, "the compiler refuses more");
-        Self { conjuncts, groups }
+        let bytes: usize = conjuncts.iter().map(|conjunct| conjunct.engine.table_bytes()).sum();
+        let lazy = conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count();
+        let slowness = 1 + conjuncts.len() / ABREAST_MAX + bytes / CACHED_BYTES + lazy * LAZY_SLOWNESS;
+        Self { conjuncts, groups, slowness }
     }
 
     /// How many patterns must be found.
@@ -264,9 +268,8 @@ impl Matcher {
     /// How many times longer a byte may take than one that a single small table looks at, roughly: tables that are
     /// walked side by side, tables beyond the caches, and states that must be made first.
     #[must_use]
-    pub fn slowness(&self) -> usize {
-        let lazy = self.conjuncts.iter().filter(|conjunct| conjunct.tier == Tier::Lazy).count();
-        1 + self.conjuncts.len() / ABREAST_MAX + self.bytes() / CACHED_BYTES + lazy * LAZY_SLOWNESS
+    pub const fn slowness(&self) -> usize {
+        self.slowness
     }
 
     /// States of all tables together.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! An endpoint without patterns and codings has a counter here and nothing else. Nothing is kept of the body: every
-//! stage is fed slices as they come, and holds a bounded state.
+//! stage is fed slices as they come, and holds a bounded state, and what slow patterns have yet to see of one receive.
 //!
 //! In scope: whether what came is enough, too much, or wrong. Out of scope: framing ([`crate::http::body`]), the
 //! patterns themselves ([`crate::matcher`]).
@@ -97,7 +97,7 @@ impl Body {
         }
     }
 
-    /// The head is whole: how is what follows to be read? Decoders take the memory for their memory from `memory`.
+    /// The head is whole: how is what follows to be read? Decoders take theirs from `memory`.
     pub fn begin(&mut self, response: &Response, memory: &DecodeMemory) {
         let Some(stages) = &mut self.stages else { return };
         if let (true, Some(codings)) = (stages.decode, response.content_encoding()) {

@@ -787,17 +787,17 @@ impl Exchange {
         phases
     }
 
-    /// How long the request took to leave, as a part of the processing phase up to `end`, µs; absent with that phase.
+    /// How long the request took to leave, as a part of the processing phase, µs; absent with that phase.
     ///
     /// We may notice late that it has left, but an origin that has begun to answer, or a probe that has ended, does not
     /// wait for it any more.
     #[must_use]
-    pub fn write_us(&self, end: Mono) -> i32 {
+    pub fn write_us(&self, processing_us: i32) -> i32 {
         let written_us = match (self.asked, self.written) {
             (Some(asked), Some(written)) => clamp_us(written.nanos_since(asked) / 1_000),
             _ => i32::MAX,
         };
-        written_us.min(self.phases(end).processing_us)
+        written_us.min(processing_us)
     }
 
     /// A stamp within what is possible: not before the last event, not after we saw it. Kernel stamps are

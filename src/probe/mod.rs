@@ -402,7 +402,7 @@ impl Probe {
             lag_us: clamp_us(self.lag.0),
             phases,
             total_us: phases.sum_us(),
-            write_us: self.hop_write_us(at),
+            write_us: self.hop_write_us(&phases),
             agent_us: clamp_us((waited_ns + cpu_ns) / 1_000),
             bytes_in: clamp_us(bytes_in),
             bytes_out: clamp_us(bytes_out),
@@ -421,14 +421,15 @@ impl Probe {
         Phases { resolve_us: self.resolve_us, ..phases }
     }
 
-    fn hop_write_us(&self, at: Mono) -> i32 {
-        self.exchange.as_ref().map_or(ABSENT, |exchange| exchange.write_us(at))
+    fn hop_write_us(&self, phases: &Phases) -> i32 {
+        self.exchange.as_ref().map_or(ABSENT, |exchange| exchange.write_us(phases.processing_us))
     }
 
     /// Adds the hop that ends at `at` to what is over.
     fn add_up(&mut self, at: Mono) {
-        self.phases = self.phases.plus(&self.hop_phases(at));
-        self.write_us = plus(self.write_us, self.hop_write_us(at));
+        let phases = self.hop_phases(at);
+        self.phases = self.phases.plus(&phases);
+        self.write_us = plus(self.write_us, self.hop_write_us(&phases));
         if let Some(exchange) = &self.exchange {
             let ((waited_ns, cpu_ns), (bytes_in, bytes_out)) = (exchange.agent_ns(), exchange.bytes());
             self.agent_ns += waited_ns;
